@@ -1,0 +1,316 @@
+//! The builder: a log's settings, checked, and its start.
+
+use std::fmt;
+use std::io::Write;
+use std::path::{self, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use log::LevelFilter;
+
+use crate::collector::{Collector, Progress};
+use crate::config::{
+    BARRIERS_MAX, BLOCKS_MAX, INTERVAL_MAX, QUEUE_RECORDS, QUEUE_RECORDS_MAX, RECORD_BYTES, RECORD_BYTES_MIN,
+    SHUTDOWN_MAX,
+};
+use crate::filter::{Filter, LiveFilter};
+use crate::log_file::LogFile;
+use crate::shared::Shared;
+use crate::sink::Sink;
+use crate::stats::Counters;
+use crate::writer::FileWriter;
+use crate::{AsyncLog, FlushConfig, Guard, LogError, Overflow, RollConfig, caller, panic_hook};
+
+/// Settings of a log; [`install`](Self::install) or [`build`](Self::build) starts it.
+///
+/// ```no_run
+/// # fn main() -> Result<(), asynclog::LogError> {
+/// use asynclog::{Builder, FlushConfig, RollConfig};
+/// let guard = Builder::new()
+///     .file("chat-data/chatd.log")
+///     .level(log::LevelFilter::Info)
+///     .filter("chatd=debug,reactor=warn")
+///     .flush(FlushConfig { interval: std::time::Duration::from_millis(20), ..FlushConfig::default() })
+///     .roll(RollConfig::default())
+///     .install()?;
+/// # drop(guard);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing before `install` or `build`"]
+pub struct Builder {
+    target: Target,
+    level: LevelFilter,
+    filter: String,
+    flush: FlushConfig,
+    queue: usize,
+    record_bytes: usize,
+    overflow: Overflow,
+    roll: Option<RollConfig>,
+    shutdown_timeout: Duration,
+}
+
+enum Target {
+    File(PathBuf),
+    Stderr,
+    Any(Box<dyn Write + Send>),
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// To standard error, level info, flush settings by default, a queue of 8,192 records, drops when it is full, no rolling.
+    pub fn new() -> Self {
+        Self {
+            target: Target::Stderr,
+            level: LevelFilter::Info,
+            filter: String::new(),
+            flush: FlushConfig::default(),
+            queue: QUEUE_RECORDS,
+            record_bytes: RECORD_BYTES,
+            overflow: Overflow::Drop,
+            roll: None,
+            shutdown_timeout: SHUTDOWN_MAX,
+        }
+    }
+
+    /// Writes to this file, at its end. Its folder must exist: a log that makes folders would fill the disk below an unmounted one.
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.target = Target::File(path.into());
+        self
+    }
+
+    /// Writes to standard error.
+    pub fn stderr(mut self) -> Self {
+        self.target = Target::Stderr;
+        self
+    }
+
+    /// Writes to anything: a pipe, a socket, a test's buffer. It is called by the file-writer thread only, and may block.
+    pub fn writer(mut self, writer: impl Write + Send + 'static) -> Self {
+        self.target = Target::Any(Box::new(writer));
+        self
+    }
+
+    /// The level of all targets that the filter does not name. Default info.
+    pub fn level(mut self, level: LevelFilter) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Levels by target, as in `env_logger`: `chatd=debug,reactor::poll=off`. A bare level replaces [`level`](Self::level), a bare target has all levels,
+    /// the closest target decides. A target ends at a `::`.
+    pub fn filter(mut self, filter: impl Into<String>) -> Self {
+        self.filter = filter.into();
+        self
+    }
+
+    /// When gathered records are written.
+    pub fn flush(mut self, flush: FlushConfig) -> Self {
+        self.flush = flush;
+        self
+    }
+
+    /// So many records may wait for the log thread. 1 to 1,048,576, default 8,192.
+    pub fn queue(mut self, records: usize) -> Self {
+        self.queue = records;
+        self
+    }
+
+    /// The longest line in bytes; a longer message is cut and says so. At least 256, default 8 KiB. Together with the queue's length it bounds
+    /// the memory of the log.
+    pub fn record_bytes(mut self, bytes: usize) -> Self {
+        self.record_bytes = bytes;
+        self
+    }
+
+    /// What callers do when the queue is full. Default [`Overflow::Drop`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Rolls the file by size. Default: never. Only regular files are rolled.
+    pub fn roll(mut self, roll: RollConfig) -> Self {
+        self.roll = Some(roll);
+        self
+    }
+
+    /// How long dropping the guard waits for a writer that hangs. Default 10 s.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Starts the log as the process's logger, and puts a panic hook before the one that is set: it logs the panic as an error, waits up to 1 s
+    /// until it is written, and goes on to the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`build`](Self::build), and [`LogError::AlreadyInstalled`].
+    pub fn install(self) -> Result<Guard, LogError> {
+        let (log, mut guard) = self.build()?;
+        let max = log.shared.filter.max();
+        let shared = Arc::clone(&log.shared);
+        log::set_boxed_logger(Box::new(log)).map_err(|_| LogError::AlreadyInstalled)?;
+        guard.installed = true;
+        log::set_max_level(max);
+        panic_hook::install(shared);
+        Ok(guard)
+    }
+
+    /// Starts a log that is not the process's logger: for tests, or for a second log.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Config`] or [`LogError::Filter`] for a setting that makes no sense, [`LogError::Open`] when the file cannot be opened,
+    /// [`LogError::Thread`] when the system gives no thread.
+    pub fn build(self) -> Result<(AsyncLog, Guard), LogError> {
+        self.check()?;
+        let filter = Filter::parse(&self.filter, self.level)?;
+        let sink = self.target.open(self.roll)?;
+
+        let (entries, late) = bounded(self.queue);
+        let (kicks, kicked) = bounded(1);
+        let (barriers, asked) = bounded(BARRIERS_MAX);
+        let (jobs, to_write) = bounded(BLOCKS_MAX);
+        let (emptied, spare) = bounded(BLOCKS_MAX);
+        let (ending, ended) = bounded(0);
+        let shared = Arc::new(Shared {
+            filter: LiveFilter::new(filter),
+            counters: Counters::default(),
+            overflow: self.overflow,
+            record_bytes_max: self.record_bytes,
+            entries,
+            late: late.clone(),
+            spare: bounded(self.queue),
+            kicks,
+            barriers,
+            kick_at_records: AtomicU64::new(1),
+            kick_at_bytes: AtomicU64::new(1),
+            flush_wanted: AtomicBool::new(false),
+            reopen_wanted: AtomicBool::new(false),
+            drops_unsaid: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        });
+        let collector = Collector {
+            shared: Arc::clone(&shared),
+            flush: FlushConfig { interval: self.flush.interval.min(INTERVAL_MAX), ..self.flush },
+            entries: late,
+            kicks: kicked,
+            barriers: asked,
+            jobs,
+            spare,
+            progress: Progress::default(),
+        };
+        let writer = FileWriter::new(Arc::clone(&shared), to_write, emptied, sink, ending);
+        // If the second thread cannot be started, the first one sees its channel close and ends.
+        let writing = start("log-writer", || writer.run())?;
+        let collecting = start("log", || collector.run())?;
+        let guard = Guard {
+            shared: Arc::clone(&shared),
+            threads: vec![collecting, writing],
+            ended,
+            shutdown_timeout: self.shutdown_timeout,
+            default_level: self.level,
+            installed: false,
+        };
+        Ok((AsyncLog { shared }, guard))
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        let wrong = |what| Err(LogError::Config { what });
+        if self.queue == 0 || self.queue > QUEUE_RECORDS_MAX {
+            return wrong("the queue must hold 1 to 1048576 records");
+        }
+        if self.record_bytes < RECORD_BYTES_MIN {
+            return wrong("a record must have room for 256 bytes");
+        }
+        if self.flush.records == 0 || self.flush.bytes == 0 {
+            return wrong("a flush needs at least one record and one byte");
+        }
+        if self.roll.is_some_and(|roll| roll.bytes_max == 0) {
+            return wrong("a rolled file must have room for one byte");
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    fn open(self, roll: Option<RollConfig>) -> Result<Sink, LogError> {
+        match self {
+            Self::File(path) => {
+                // The program may change its folder; the log stays where it was.
+                let path = path::absolute(&path).unwrap_or(path);
+                match LogFile::open(path.clone(), roll) {
+                    Ok(file) => Ok(Sink::File(Box::new(file))),
+                    Err(source) => Err(LogError::Open { path, source }),
+                }
+            }
+            Self::Stderr => Ok(Sink::Stderr),
+            Self::Any(writer) => Ok(Sink::Any(writer)),
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "File({})", path.display()),
+            Self::Stderr => f.write_str("Stderr"),
+            Self::Any(_) => f.write_str("Any"),
+        }
+    }
+}
+
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LogError> {
+    let inside = || {
+        caller::mark_inside();
+        run();
+    };
+    thread::Builder::new().name(name.into()).spawn(inside).map_err(LogError::Thread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        let zero = FlushConfig { records: 0, ..FlushConfig::default() };
+        for builder in [
+            Builder::new().queue(0),
+            Builder::new().queue(usize::MAX),
+            Builder::new().record_bytes(10),
+            Builder::new().flush(zero),
+            Builder::new().roll(RollConfig { bytes_max: 0, keep: 1 }),
+        ] {
+            assert!(matches!(builder.build(), Err(LogError::Config { .. })));
+        }
+        assert!(matches!(Builder::new().filter("a=loud").build(), Err(LogError::Filter { .. })));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Builder::new().file(dir.path().join("no/such.log")).build().unwrap_err();
+        assert!(error.to_string().contains("no/such.log"), "{error}");
+    }
+
+    #[test]
+    fn handles_can_be_given_to_other_threads() {
+        fn assert_send_sync<T: Send + Sync>() {}
+        assert_send_sync::<Guard>();
+        assert_send_sync::<AsyncLog>();
+        assert_send_sync::<LogError>();
+    }
+}

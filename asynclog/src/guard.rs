@@ -1,0 +1,91 @@
+//! The guard: what a program holds for as long as it logs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use log::LevelFilter;
+
+use crate::filter::Filter;
+use crate::shared::Shared;
+use crate::{LogError, LogStats, caller};
+
+/// Keeps a log running. Hold it in `main`; dropping it writes everything and joins both threads.
+///
+/// Whoever logs afterwards does no harm: the record is counted as dropped. Dropping waits for a writer that hangs no longer than
+/// [`Builder::shutdown_timeout`](crate::Builder::shutdown_timeout); then its thread is left behind.
+#[derive(Debug)]
+#[must_use = "the log ends when its guard is dropped"]
+pub struct Guard {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) threads: Vec<JoinHandle<()>>,
+    /// Disconnected when the file-writer has ended, which is the last to end.
+    pub(crate) ended: Receiver<()>,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) default_level: LevelFilter,
+    /// It is the process's logger, whose level the facade has to know.
+    pub(crate) installed: bool,
+}
+
+impl Guard {
+    /// Waits until everything that was logged before this call, by this thread or by one it has heard from, is
+    /// given to the operating system, or counted as dropped. Any thread but a loop's.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Timeout`] when it takes longer, [`LogError::Write`] when writing fails at the moment (the records are kept for
+    /// the next attempt, as far as there is room), [`LogError::LoopThread`] on a thread that must not wait.
+    pub fn barrier(&self, timeout: Duration) -> Result<(), LogError> {
+        if caller::never_waits() {
+            return Err(LogError::LoopThread);
+        }
+        self.shared.barrier(timeout)
+    }
+
+    /// What the log has done so far. Any thread.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        self.shared.counters.stats()
+    }
+
+    /// Asks the file-writer to write what there is and then to open its file anew, as after a `logrotate` with `create`. Does not wait. Any
+    /// thread. A removed or renamed file is noticed without it, at the next write.
+    pub fn reopen(&self) {
+        self.shared.reopen_wanted.store(true, Ordering::SeqCst);
+        self.shared.kick();
+    }
+
+    /// Replaces the filter, see [`Builder::filter`](crate::Builder::filter). Holds for the next record. Any thread.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Filter`] when it cannot be read; then the old one stays.
+    pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
+        let filter = Filter::parse(filter, self.default_level)?;
+        let max = filter.max();
+        self.shared.filter.set(filter);
+        if self.installed {
+            log::set_max_level(max);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.kick();
+        // From one of the log's own threads (a caller's own `Write` that owns the guard) it would wait for itself.
+        if caller::is_inside() {
+            return;
+        }
+        if self.ended.recv_timeout(self.shutdown_timeout) == Err(RecvTimeoutError::Disconnected) {
+            for thread in self.threads.drain(..) {
+                // A panic of the thread has been reported and its records counted as lost.
+                let _ = thread.join();
+            }
+        }
+    }
+}

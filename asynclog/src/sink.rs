@@ -1,0 +1,93 @@
+//! Where lines go: a file, standard error, or any `Write`.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::log_file::{Continuity, LogFile};
+
+/// The file-writer's target.
+pub(crate) enum Sink {
+    File(Box<LogFile>),
+    Stderr,
+    Any(Box<dyn Write + Send>),
+}
+
+impl Sink {
+    /// To be called before each block.
+    pub(crate) fn prepare(&mut self) -> io::Result<Continuity> {
+        match self {
+            Self::File(file) => file.prepare(),
+            Self::Stderr | Self::Any(_) => Ok(Continuity::Same),
+        }
+    }
+
+    /// Writes some of the bytes, at least one.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let written = match self {
+                Self::File(file) => file.write(bytes),
+                Self::Stderr => io::stderr().lock().write(bytes),
+                Self::Any(writer) => writer.write(bytes),
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A caller's own `Write` is not trusted to count.
+                other => return other.map(|count| count.min(bytes.len())),
+            }
+        }
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Any(writer) => writer.flush(),
+            Self::File(_) | Self::Stderr => Ok(()),
+        }
+    }
+
+    pub(crate) fn close_failed(&mut self) {
+        if let Self::File(file) = self {
+            file.close_failed();
+        }
+    }
+
+    pub(crate) fn reopen(&mut self) {
+        if let Self::File(file) = self {
+            file.reopen();
+        }
+    }
+
+    pub(crate) fn take_trouble(&mut self) -> Option<String> {
+        match self {
+            Self::File(file) => file.take_trouble(),
+            Self::Stderr | Self::Any(_) => None,
+        }
+    }
+
+    /// So many rolls and reopens so far.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        match self {
+            Self::File(file) => (file.rolls(), file.reopens()),
+            Self::Stderr | Self::Any(_) => (0, 0),
+        }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::File(file) => file.path().display().to_string(),
+            Self::Stderr => "standard error".into(),
+            Self::Any(_) => "its writer".into(),
+        }
+    }
+
+    /// What goes wrong can be told on standard error, for it goes wrong elsewhere.
+    pub(crate) fn is_stderr(&self) -> bool {
+        matches!(self, Self::Stderr)
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sink({})", self.name())
+    }
+}

@@ -1,0 +1,219 @@
+//! The state of one connection and the table of a service's connections.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::buffer::{Buffer, OutputQueue};
+use crate::config::ServiceConfig;
+use crate::loop_core::LoopCore;
+use crate::handler::Handler;
+use crate::id::ConnId;
+use crate::reason::CloseReason;
+use crate::slab::{Key, Slab};
+use crate::stream::Stream;
+use crate::timer::TimerKey;
+
+/// Where a connection is in its life. It only ever moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The connect call was made; neither success nor failure is known.
+    Connecting,
+    /// `on_open` came; frames are delivered.
+    Open,
+    /// A close was decided in this turn; `on_close` comes in the turn's closing phase.
+    Closing { reason: CloseReason, abort: bool },
+    /// `on_close` came. What was accepted for sending is still being written.
+    Draining,
+    /// All is written and our side is shut down. Input is discarded until the peer closes, for closing with unread input would be a reset that can
+    /// overtake the last data.
+    Lingering,
+}
+
+/// Why a connection's input is not read for now. Reading goes on when the last reason is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PauseReason(u8);
+
+impl PauseReason {
+    pub(crate) const OUTPUT: Self = Self(1 << 7);
+
+    /// One of the program's own seven reasons, 0 to 6; greater numbers are taken as 6.
+    #[must_use]
+    pub const fn user(number: u8) -> Self {
+        Self(1 << if number < 6 { number } else { 6 })
+    }
+}
+
+pub(crate) struct Conn<H: Handler> {
+    pub(crate) stream: Stream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) codec: H::Codec,
+    /// The handler's state: there from the return of `on_open` to `on_close`.
+    pub(crate) user: Option<H::Conn>,
+    /// Part of a frame, or frames that wait for the next turn. Owned only while there are any.
+    pub(crate) input: Option<Box<Buffer>>,
+    /// Unsent output. Owned only while there is any.
+    pub(crate) output: Option<Box<OutputQueue>>,
+    pub(crate) phase: Phase,
+    pauses: u8,
+    /// The socket may have bytes to read: set by an event, cleared by a short read or `EAGAIN`.
+    pub(crate) readable: bool,
+    /// The socket may take bytes: cleared by `EAGAIN`, set by an event.
+    pub(crate) writable: bool,
+    /// An event carried a close or error flag: a short read no longer means drained.
+    pub(crate) hang_up: bool,
+    pub(crate) peer_eof: bool,
+    /// The codec found no frame in the input; nothing more is decoded.
+    pub(crate) input_dead: bool,
+    /// The input buffer holds bytes that the codec has not seen.
+    pub(crate) undecoded: bool,
+    pub(crate) above_high: bool,
+    pub(crate) in_ready: bool,
+    pub(crate) in_dirty: bool,
+    pub(crate) in_marks: bool,
+    pub(crate) frame_timer: Option<TimerKey>,
+    pub(crate) stall_timer: Option<TimerKey>,
+    /// The connect timeout, later the linger timeout.
+    pub(crate) life_timer: Option<TimerKey>,
+    pub(crate) bytes_out: u64,
+    /// `bytes_out` when the stall timer was set.
+    pub(crate) stall_mark: u64,
+}
+
+impl<H: Handler> Conn<H> {
+    pub(crate) fn new(stream: Stream, peer: SocketAddr, codec: H::Codec, phase: Phase) -> Self {
+        Self {
+            stream,
+            peer,
+            codec,
+            user: None,
+            input: None,
+            output: None,
+            phase,
+            pauses: 0,
+            readable: false,
+            writable: phase != Phase::Connecting,
+            hang_up: false,
+            peer_eof: false,
+            input_dead: false,
+            undecoded: false,
+            above_high: false,
+            in_ready: false,
+            in_dirty: false,
+            in_marks: false,
+            frame_timer: None,
+            stall_timer: None,
+            life_timer: None,
+            bytes_out: 0,
+            stall_mark: 0,
+        }
+    }
+
+    pub(crate) fn unsent(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.len())
+    }
+
+    pub(crate) const fn paused(&self) -> bool {
+        self.pauses != 0
+    }
+
+    pub(crate) const fn pause(&mut self, reason: PauseReason) {
+        self.pauses |= reason.0;
+    }
+
+    pub(crate) const fn unpause(&mut self, reason: PauseReason) {
+        self.pauses &= !reason.0;
+    }
+
+    /// Whether there may be something to do for the reading side now.
+    pub(crate) fn wants_drive(&self) -> bool {
+        self.phase == Phase::Open
+            && !self.paused()
+            && !self.input_dead
+            && (self.undecoded || (self.readable && !self.peer_eof))
+    }
+}
+
+/// A service's connections and the lists of those with work in hand. A list entry whose connection is gone is passed over.
+pub(crate) struct Conns<H: Handler> {
+    pub(crate) service: u8,
+    pub(crate) config: ServiceConfig,
+    pub(crate) slab: Slab<Conn<H>>,
+    /// Connections that still have input.
+    pub(crate) ready: VecDeque<Key>,
+    /// Connections with output to be written at the turn's end.
+    pub(crate) dirty: Vec<Key>,
+    /// Connections whose output may have crossed a mark.
+    pub(crate) marks: Vec<Key>,
+    /// Connections in `Phase::Closing`.
+    pub(crate) closing: Vec<Key>,
+    /// Connections to be freed at the turn's very end.
+    pub(crate) doomed: Vec<Key>,
+}
+
+impl<H: Handler> Conns<H> {
+    pub(crate) fn new(service: u8, config: ServiceConfig) -> Self {
+        Self {
+            service,
+            config,
+            slab: Slab::new(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            marks: Vec::new(),
+            closing: Vec::new(),
+            doomed: Vec::new(),
+        }
+    }
+
+    pub(crate) fn id(&self, core: &LoopCore, key: Key) -> ConnId {
+        ConnId::new(core.index, self.service, key)
+    }
+
+    /// The connection, while it is open.
+    pub(crate) fn open(&self, key: Key) -> Option<&Conn<H>> {
+        self.slab.get(key).filter(|conn| conn.phase == Phase::Open)
+    }
+
+    /// The connection, while it is open.
+    pub(crate) fn open_mut(&mut self, key: Key) -> Option<&mut Conn<H>> {
+        self.slab.get_mut(key).filter(|conn| conn.phase == Phase::Open)
+    }
+
+    pub(crate) fn list_ready(&mut self, key: Key) {
+        if let Some(conn) = self.slab.get_mut(key)
+            && !conn.in_ready
+        {
+            conn.in_ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(crate) fn list_dirty(&mut self, key: Key) {
+        if let Some(conn) = self.slab.get_mut(key)
+            && !conn.in_dirty
+        {
+            conn.in_dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Decides that the connection ends. The first reason stands; an abort overrules a graceful close of the same turn.
+    pub(crate) fn begin_close(&mut self, key: Key, reason: CloseReason, abort: bool) {
+        let Some(conn) = self.slab.get_mut(key) else { return };
+        match &mut conn.phase {
+            Phase::Open => {
+                conn.phase = Phase::Closing { reason, abort };
+                self.closing.push(key);
+            }
+            Phase::Closing { abort: aborting, .. } => *aborting |= abort,
+            Phase::Connecting | Phase::Draining | Phase::Lingering => self.doomed.push(key),
+        }
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+            || !self.dirty.is_empty()
+            || !self.marks.is_empty()
+            || !self.closing.is_empty()
+            || !self.doomed.is_empty()
+    }
+}

@@ -1,0 +1,352 @@
+//! The event loop: one thread, one poll, and a turn that has one order.
+
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use mio::Poll;
+
+use crate::client::ClientState;
+use crate::config::{ClientConfig, LoopConfig, ServiceConfig};
+use crate::conn::Conns;
+use crate::handle::{Control, Gate, LoopHandle, LoopShared, ServiceSlot};
+use crate::handler::Handler;
+use crate::id::{SERVICES_MAX, Token};
+use crate::listener::Listener;
+use crate::loop_core::LoopCore;
+use crate::reason::PostError;
+use crate::service::{Readiness, Service, ServiceCell};
+use crate::stats::{LoopStats, SharedStats};
+use crate::wake::WakeFlag;
+
+/// An event loop. It belongs to the thread that made it; other threads reach it by its [`LoopHandle`].
+///
+/// ```compile_fail
+/// let event_loop = reactor::EventLoop::new(reactor::LoopConfig::default()).unwrap();
+/// std::thread::spawn(move || drop(event_loop)); // a loop is !Send
+/// ```
+pub struct EventLoop {
+    poll: Poll,
+    events: mio::Events,
+    services: Vec<Box<dyn Service>>,
+    pub(crate) core: LoopCore,
+    control: Receiver<Control>,
+    /// When, after a stop was asked for, what still lives is aborted.
+    stop_at: Option<Instant>,
+    /// Loop-bound: a raw pointer is neither `Send` nor `Sync`.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl EventLoop {
+    /// Makes a loop for the calling thread.
+    ///
+    /// # Errors
+    /// When the operating system gives no poll or wake-up descriptor.
+    pub fn new(config: LoopConfig) -> io::Result<Self> {
+        Self::with_index(config, 0)
+    }
+
+    pub(crate) fn with_index(config: LoopConfig, index: u16) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let (control, receiver) = bounded(config.tasks_max.max(1));
+        let shared = Arc::new(LoopShared {
+            index,
+            flag: WakeFlag::new(),
+            waker: mio::Waker::new(poll.registry(), Token::WAKER)?,
+            control,
+            gate: Gate::default(),
+            thread: OnceLock::new(),
+            stats: SharedStats::default(),
+        });
+        // Fails only when set already, and this loop is new.
+        let _ = shared.thread.set(std::thread::current().id());
+        let events = mio::Events::with_capacity(config.events_per_wait.max(16));
+        let core = LoopCore::new(config, poll.registry().try_clone()?, shared);
+        Ok(Self {
+            poll,
+            events,
+            services: Vec::new(),
+            core,
+            control: receiver,
+            stop_at: None,
+            _not_send: PhantomData,
+        })
+    }
+
+    /// A handle for other threads.
+    #[must_use]
+    pub fn handle(&self) -> LoopHandle {
+        self.core.handle()
+    }
+
+    /// The time of the current turn.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.core.now
+    }
+
+    /// The loop's counters.
+    #[must_use]
+    pub fn stats(&self) -> &LoopStats {
+        &self.core.stats
+    }
+
+    /// Connections of all services.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.services.iter().map(|service| service.connections()).sum()
+    }
+
+    /// Puts a service without a listener on the loop: it gets posts and timers and can connect. Returns its index.
+    ///
+    /// # Errors
+    /// [`PostError::Full`] when the loop holds as many services as it can.
+    pub fn add_service<H: Handler>(
+        &mut self,
+        slot: ServiceSlot<H::Post>,
+        config: ServiceConfig,
+        handler: H,
+    ) -> Result<u8, PostError> {
+        self.add_service_with_load(slot, config, handler, Arc::new(AtomicUsize::new(0)))
+    }
+
+    pub(crate) fn add_service_with_load<H: Handler>(
+        &mut self,
+        slot: ServiceSlot<H::Post>,
+        config: ServiceConfig,
+        handler: H,
+        load: Arc<AtomicUsize>,
+    ) -> Result<u8, PostError> {
+        let index =
+            u8::try_from(self.services.len()).ok().filter(|index| usize::from(*index) < SERVICES_MAX);
+        let index = index.ok_or(PostError::Full)?;
+        let conns = Conns::new(index, config);
+        let mut cell =
+            ServiceCell { handler, conns, posts: slot.receiver, listener: None, client: None, load };
+        cell.start(&mut self.core);
+        self.services.push(Box::new(cell));
+        Ok(index)
+    }
+
+    pub(crate) fn listen(&mut self, service: u8, listener: Listener) -> io::Result<()> {
+        let Self { services, core, .. } = self;
+        match services.get_mut(usize::from(service)) {
+            Some(service) => service.listen(core, listener),
+            None => Err(io::Error::other("no such service")),
+        }
+    }
+
+    pub(crate) fn add_client<H: Handler>(
+        &mut self,
+        slot: ServiceSlot<H::Post>,
+        config: ClientConfig,
+        handler: H,
+    ) -> Result<u8, PostError> {
+        let index = self.add_service(slot, config.service.clone(), handler)?;
+        self.with_service(index, |service, core| service.begin_client(core, ClientState::new(config)));
+        Ok(index)
+    }
+
+    fn with_service(&mut self, index: u8, work: impl FnOnce(&mut dyn Service, &mut LoopCore)) {
+        let Self { services, core, .. } = self;
+        if let Some(service) = services.get_mut(usize::from(index)) {
+            work(service.as_mut(), core);
+        }
+    }
+
+    /// Runs until it is stopped through a handle. What was posted before the end is run before the end.
+    ///
+    /// # Errors
+    /// When waiting for events fails, which is a defect of the system or of this crate.
+    pub fn run(&mut self) -> io::Result<()> {
+        let result = loop {
+            if self.finished() {
+                break Ok(());
+            }
+            if let Err(error) = self.turn(None) {
+                break Err(error);
+            }
+        };
+        self.end();
+        result
+    }
+
+    /// Runs one turn, waiting for events at most for `at_most`. For programs that have a loop of their own.
+    ///
+    /// # Errors
+    /// Like [`EventLoop::run`].
+    pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        self.wait(at_most)?;
+        self.core.stats.turns += 1;
+        self.core.now = Instant::now();
+        self.run_events();
+        self.each(|service, core| service.run_ready(core));
+        self.run_control();
+        let posts = self.core.config.posts_per_turn.max(1);
+        self.each(|service, core| service.run_posts(core, posts));
+        self.run_timers();
+        self.each(|service, core| service.run_flush(core));
+        self.each(|service, core| service.run_marks(core));
+        self.each(|service, core| service.run_closes(core));
+        self.each(|service, core| service.run_frees(core));
+        if self.stop_at.is_some_and(|at| self.core.now >= at) {
+            self.each(|service, core| service.abort_all(core));
+        }
+        self.core.shared.stats.publish(&self.core.stats);
+        Ok(())
+    }
+
+    fn each(&mut self, mut work: impl FnMut(&mut dyn Service, &mut LoopCore)) {
+        for service in &mut self.services {
+            work(service.as_mut(), &mut self.core);
+        }
+    }
+
+    /// Sleeps until there is something to do; not at all while something is in hand.
+    fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        let mut timeout = if self.has_work() { Some(Duration::ZERO) } else { self.time_to_sleep(at_most) };
+        if timeout != Some(Duration::ZERO) {
+            // Announce the sleep first, look at the queues after: a producer does it the other way round, so one of the two sees the other.
+            self.core.shared.flag.prepare_sleep();
+            if self.has_posts() {
+                timeout = Some(Duration::ZERO);
+            }
+        }
+        let result = self.poll.poll(&mut self.events, timeout);
+        self.core.shared.flag.awake();
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn time_to_sleep(&self, at_most: Option<Duration>) -> Option<Duration> {
+        let next = [self.core.timers.next_wake(), self.stop_at].into_iter().flatten().min();
+        // The poll rounds up to its own granularity, so it neither spins nor wakes before the time.
+        let until = next.map(|at| at.saturating_duration_since(Instant::now()));
+        [until, at_most].into_iter().flatten().min()
+    }
+
+    fn has_work(&self) -> bool {
+        self.core.timers.has_due() || self.services.iter().any(|service| service.has_work()) || self.has_posts()
+    }
+
+    fn has_posts(&self) -> bool {
+        !self.control.is_empty() || self.services.iter().any(|service| service.has_posts())
+    }
+
+    fn run_events(&mut self) {
+        let Self { events, services, core, .. } = self;
+        for event in events.iter() {
+            if event.token() == Token::WAKER {
+                core.stats.wakeups += 1;
+                continue;
+            }
+            core.stats.events += 1;
+            let token = Token::from_mio(event.token());
+            let readiness = Readiness {
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                read_closed: event.is_read_closed(),
+                error: event.is_error() || event.is_write_closed(),
+            };
+            if let Some(service) = services.get_mut(usize::from(token.service)) {
+                service.on_event(core, token, readiness);
+            }
+        }
+        events.clear();
+    }
+
+    fn run_control(&mut self) {
+        for _ in 0..self.core.config.posts_per_turn.max(1) {
+            let Ok(command) = self.control.try_recv() else { break };
+            self.core.stats.posts += 1;
+            self.run_command(command);
+        }
+    }
+
+    fn run_command(&mut self, command: Control) {
+        match command {
+            Control::Task(task) => self.run_task(task),
+            Control::Conn(id, command) => {
+                if let Ok(service) = u8::try_from(id.service()) {
+                    self.with_service(service, |service, core| service.command(core, id.key(), command));
+                }
+            }
+            Control::Adopt(service, stream, peer) => {
+                self.with_service(service, |service, core| service.adopt(core, stream, peer));
+            }
+            Control::StopAccepting(service) => {
+                self.with_service(service, |service, _| service.stop_accepting());
+            }
+            Control::StopClient(service) => {
+                self.with_service(service, |service, core| service.stop_client(core));
+            }
+            Control::Stop(deadline) => self.begin_stop(deadline),
+        }
+    }
+
+    fn run_task(&mut self, task: crate::handle::Task) {
+        let run = std::panic::AssertUnwindSafe(|| task(self));
+        if std::panic::catch_unwind(run).is_err() {
+            self.core.stats.panics += 1;
+        }
+    }
+
+    fn run_timers(&mut self) {
+        self.core.timers.advance(self.core.now);
+        while let Some((key, timer)) = self.core.timers.pop_due() {
+            self.with_service(timer.service, |service, core| service.on_timer(core, key, timer));
+        }
+    }
+
+    fn begin_stop(&mut self, deadline: Option<Duration>) {
+        if self.core.stopping {
+            return;
+        }
+        self.core.stopping = true;
+        self.stop_at = Some(self.core.now + deadline.unwrap_or(self.core.config.stop_deadline));
+        self.each(|service, core| service.begin_stop(core));
+    }
+
+    fn finished(&self) -> bool {
+        self.core.stopping && self.connections() == 0 && !self.has_work()
+    }
+
+    /// Lets nobody post any more, and runs what was posted before that.
+    fn end(&mut self) {
+        self.core.shared.gate.close();
+        while let Ok(command) = self.control.try_recv() {
+            self.run_command(command);
+        }
+        self.each(|service, core| {
+            while service.has_posts() {
+                service.run_posts(core, usize::MAX);
+            }
+            service.abort_all(core);
+        });
+        self.core.shared.stats.publish(&self.core.stats);
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl std::fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventLoop")
+            .field("index", &self.core.index)
+            .field("services", &self.services.len())
+            .finish_non_exhaustive()
+    }
+}

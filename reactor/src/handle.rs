@@ -1,0 +1,319 @@
+//! What other threads hold of a loop: handles that are `Send + Sync + Clone`, and the queues behind them.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::event_loop::EventLoop;
+use crate::id::ConnId;
+use crate::reason::PostError;
+use crate::stats::{LoopStats, SharedStats};
+use crate::stream::Stream;
+use crate::wake::WakeFlag;
+
+/// What a loop and its handles share.
+pub(crate) struct LoopShared {
+    pub(crate) index: u16,
+    pub(crate) flag: WakeFlag,
+    pub(crate) waker: mio::Waker,
+    pub(crate) control: Sender<Control>,
+    pub(crate) gate: Gate,
+    pub(crate) thread: OnceLock<ThreadId>,
+    pub(crate) stats: SharedStats,
+}
+
+impl LoopShared {
+    fn wake(&self) {
+        if self.flag.needs_wake()
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("cannot wake event loop {}: {error}", self.index);
+        }
+    }
+
+    /// Hands `item` to a queue of this loop, unless the loop has stopped. What was taken will be run.
+    pub(crate) fn push<T>(&self, queue: &Sender<T>, item: T) -> Result<(), (PostError, T)> {
+        let Some(_entered) = self.gate.enter() else { return Err((PostError::Stopped, item)) };
+        match queue.try_send(item) {
+            Ok(()) => {
+                self.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(item)) => Err((PostError::Full, item)),
+            Err(TrySendError::Disconnected(item)) => Err((PostError::Stopped, item)),
+        }
+    }
+
+    fn control(&self, command: Control) -> Result<(), PostError> {
+        self.push(&self.control, command).map_err(|(error, _)| error)
+    }
+}
+
+/// Lets producers in until the loop closes it; closing waits for those who are inside, so that whatever they pushed is seen by the last drain.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    closed: AtomicBool,
+    inside: AtomicUsize,
+}
+
+impl Gate {
+    fn enter(&self) -> Option<Inside<'_>> {
+        // Enter first, look second: `close` looks at the count after it has set the flag, so one of the two sees the other.
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let inside = Inside(self);
+        if self.closed.load(Ordering::SeqCst) { None } else { Some(inside) }
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        // Producers are inside for one `try_send` and one eventfd write: a matter of microseconds.
+        while self.inside.load(Ordering::SeqCst) != 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+struct Inside<'a>(&'a Gate);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A task for the loop's thread.
+pub(crate) type Task = Box<dyn FnOnce(&mut EventLoop) + Send>;
+
+/// What goes over a loop's control queue.
+pub(crate) enum Control {
+    Task(Task),
+    Conn(ConnId, ConnCommand),
+    Adopt(u8, Stream, std::net::SocketAddr),
+    StopAccepting(u8),
+    StopClient(u8),
+    Stop(Option<Duration>),
+}
+
+/// What another thread can ask of one connection.
+pub(crate) enum ConnCommand {
+    Send(Bytes),
+    Close(&'static str),
+}
+
+/// A handle on an event loop, for any thread.
+#[derive(Clone)]
+pub struct LoopHandle {
+    pub(crate) shared: Arc<LoopShared>,
+}
+
+impl LoopHandle {
+    /// The loop's index in its pool.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.shared.index
+    }
+
+    /// Runs `task` on the loop's thread, in a coming turn. What was accepted is run, even if the loop stops before.
+    ///
+    /// # Errors
+    /// [`PostError::Full`] while the loop is behind by its queue's length, [`PostError::Stopped`] once it ended; the task is dropped.
+    pub fn post<F: FnOnce(&mut EventLoop) + Send + 'static>(&self, task: F) -> Result<(), PostError> {
+        self.shared.control(Control::Task(Box::new(task)))
+    }
+
+    /// Asks the loop to stop: its connections are closed, what they hold is delivered within the deadline of the loop's configuration, then it ends.
+    /// Asked before the loop runs, it is remembered. Asked again, it does nothing.
+    pub fn stop(&self) {
+        self.stop_within(None);
+    }
+
+    /// Like [`LoopHandle::stop`], with a deadline of its own.
+    pub fn stop_within(&self, deadline: Option<Duration>) {
+        let mut command = Control::Stop(deadline);
+        // The queue may be full for a moment; a stop must not be lost for that.
+        while let Err((PostError::Full, back)) = self.shared.push(&self.shared.control, command) {
+            if self.is_loop_thread() {
+                return;
+            }
+            command = back;
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether the calling thread is the one that runs this loop.
+    #[must_use]
+    pub fn is_loop_thread(&self) -> bool {
+        self.shared.thread.get() == Some(&std::thread::current().id())
+    }
+
+    /// The loop's counters, as they stood at the end of its last turn.
+    #[must_use]
+    pub fn stats(&self) -> LoopStats {
+        self.shared.stats.read()
+    }
+
+    /// A queue for messages to a service that is yet to be put on this loop: at most `capacity` may wait.
+    #[must_use]
+    pub fn service_slot<P: Send + 'static>(&self, capacity: usize) -> ServiceSlot<P> {
+        let (sender, receiver) = bounded(capacity.max(1));
+        ServiceSlot { handle: ServiceHandle { shared: Arc::clone(&self.shared), sender }, receiver }
+    }
+
+    /// A handle on one of this loop's connections.
+    #[must_use]
+    pub fn conn(&self, id: ConnId) -> ConnHandle {
+        ConnHandle { shared: Arc::clone(&self.shared), id }
+    }
+
+    pub(crate) fn adopt(
+        &self,
+        service: u8,
+        stream: Stream,
+        peer: std::net::SocketAddr,
+    ) -> Result<(), PostError> {
+        self.shared.control(Control::Adopt(service, stream, peer))
+    }
+
+    pub(crate) fn stop_accepting(&self, service: u8) -> Result<(), PostError> {
+        self.shared.control(Control::StopAccepting(service))
+    }
+
+    pub(crate) fn stop_client(&self, service: u8) -> Result<(), PostError> {
+        self.shared.control(Control::StopClient(service))
+    }
+}
+
+impl std::fmt::Debug for LoopHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoopHandle").field("index", &self.shared.index).finish_non_exhaustive()
+    }
+}
+
+/// The place of a service on a loop before the service exists: hand out its handle first, make the service later.
+pub struct ServiceSlot<P> {
+    pub(crate) handle: ServiceHandle<P>,
+    pub(crate) receiver: Receiver<P>,
+}
+
+impl<P> ServiceSlot<P> {
+    /// The handle by which other threads will reach the service. What is posted before it is there waits for it.
+    #[must_use]
+    pub fn handle(&self) -> ServiceHandle<P> {
+        self.handle.clone()
+    }
+}
+
+impl<P> std::fmt::Debug for ServiceSlot<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceSlot").field("loop", &self.handle.shared.index).finish_non_exhaustive()
+    }
+}
+
+/// A handle on a service: sends it messages from any thread.
+pub struct ServiceHandle<P> {
+    shared: Arc<LoopShared>,
+    sender: Sender<P>,
+}
+
+impl<P> ServiceHandle<P> {
+    /// Sends `post` to the service; `on_post` gets it in a coming turn. Messages of one thread arrive in their order. One wake-up serves all that is
+    /// posted while the loop sleeps, none is needed while it is awake.
+    ///
+    /// # Errors
+    /// The message comes back with [`PostError::Full`] when the queue is full, with [`PostError::Stopped`] when the loop has ended.
+    pub fn post(&self, post: P) -> Result<(), (PostError, P)> {
+        self.shared.push(&self.sender, post)
+    }
+
+    pub(crate) fn loop_shared(&self) -> Arc<LoopShared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// The index of the loop.
+    #[must_use]
+    pub fn loop_index(&self) -> u16 {
+        self.shared.index
+    }
+
+    /// Messages waiting.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.sender.len()
+    }
+}
+
+impl<P> Clone for ServiceHandle<P> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), sender: self.sender.clone() }
+    }
+}
+
+impl<P> std::fmt::Debug for ServiceHandle<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceHandle").field("loop", &self.shared.index).finish_non_exhaustive()
+    }
+}
+
+/// A handle on one connection, for any thread. It holds the connection's name, not the connection: once that is gone, nothing is reached by it.
+#[derive(Clone)]
+pub struct ConnHandle {
+    shared: Arc<LoopShared>,
+    id: ConnId,
+}
+
+impl ConnHandle {
+    /// The connection's name.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// Sends `bytes` as they are, in a coming turn of the loop. If the connection is gone by then they are dropped and counted as a stale send.
+    ///
+    /// # Errors
+    /// When the loop's queue is full or the loop has ended.
+    pub fn send(&self, bytes: Bytes) -> Result<(), PostError> {
+        self.shared.control(Control::Conn(self.id, ConnCommand::Send(bytes)))
+    }
+
+    /// Closes the connection after what was sent has gone out.
+    ///
+    /// # Errors
+    /// When the loop's queue is full or the loop has ended.
+    pub fn close(&self, why: &'static str) -> Result<(), PostError> {
+        self.shared.control(Control::Conn(self.id, ConnCommand::Close(why)))
+    }
+}
+
+impl std::fmt::Debug for ConnHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ConnHandle").field(&self.id).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_cross_threads() {
+        fn crosses<T: Send + Sync + Clone>() {}
+        crosses::<LoopHandle>();
+        crosses::<ConnHandle>();
+        crosses::<ServiceHandle<Vec<u8>>>();
+    }
+
+    #[test]
+    fn a_closed_gate_lets_nobody_in() {
+        let gate = Gate::default();
+        drop(gate.enter().unwrap());
+        gate.close();
+        assert!(gate.enter().is_none());
+        assert_eq!(gate.inside.load(Ordering::SeqCst), 0);
+    }
+}

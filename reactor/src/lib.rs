@@ -1,0 +1,79 @@
+//! A muduo-style reactor on `mio`: one event loop per thread, for TCP servers and clients.
+//!
+//! There is no async runtime here. A server is a [`Handler`]: callbacks that run on the thread of an [`EventLoop`], with the connections of that
+//! loop at hand through a [`Context`]. An [`EventLoopThreadPool`] runs one loop per thread; a [`TcpServer`] spreads its connections over them; a
+//! [`TcpClient`] keeps one connection up.
+//!
+//! # Threads
+//!
+//! A connection belongs to one loop for its whole life, and all its callbacks run on that loop's thread: handlers need no lock. Other
+//! threads hold names and handles, which are plain values: a [`ConnId`] names a connection, a [`ConnHandle`] sends to it, a [`ServiceHandle`]
+//! gives a service a typed message, a [`LoopHandle`] runs a task on the loop. A name whose connection is gone reaches nobody.
+//!
+//! # One turn
+//!
+//! 1. **Wait** for events; not at all while anything is in hand.
+//! 2. **Socket events**, each checked against the generation of its slot: reads, frames, `on_frame`.
+//! 3. **Connections that still have input**: those over their budget in an earlier turn, and those that were resumed.
+//! 4. **Posted tasks and messages**, a bounded batch.
+//! 5. **Timers.** One that is set here runs in a later turn.
+//! 6. **Flush**: one vectored write for each connection that something was sent to in this turn.
+//! 7. **Watermarks**: `on_high_water` and `on_low_water`, by what the writes left over.
+//! 8. **Closes**: `on_close`, exactly once for each connection.
+//! 9. **Slots are freed**, so that no event of this turn can meet a new tenant.
+//!
+//! A handler never runs inside a handler: a send queues, a close is noted, a resume waits for step 3.
+//!
+//! # What is bounded
+//!
+//! Bytes and frames per connection and turn, unsent output (with a stall timeout), the length of a frame and the time it may take, posts per turn and
+//! waiting, accepts per turn, connections. See [`ServiceConfig`] and [`LoopConfig`].
+//!
+//! # Closing
+//!
+//! [`Context::close`] is graceful: `on_close` comes in the same turn, and the loop goes on to deliver what was sent, shuts its side down, and
+//! discards input until the peer closes or the linger timeout passes; closing a socket with unread input would be a reset, which can destroy the last
+//! data on its way. [`Context::abort`] is a reset. Every close has a [`CloseReason`].
+
+mod backoff;
+mod buffer;
+mod client;
+mod closure;
+pub mod codec;
+mod config;
+mod conn;
+mod context;
+mod event_loop;
+mod handle;
+mod handler;
+mod id;
+mod input;
+mod listener;
+mod loop_core;
+mod output;
+mod pool;
+mod reason;
+mod server;
+mod service;
+mod slab;
+mod stats;
+mod stream;
+mod timer;
+mod wake;
+
+pub use backoff::{Backoff, BackoffConfig};
+pub use buffer::Buffer;
+pub use client::TcpClient;
+pub use closure::FrameHandler;
+pub use config::{ClientConfig, LoopConfig, ServiceConfig};
+pub use conn::PauseReason;
+pub use context::Context;
+pub use event_loop::EventLoop;
+pub use handle::{ConnHandle, LoopHandle, ServiceHandle, ServiceSlot};
+pub use handler::{Handler, OpenInfo, TimerFired};
+pub use id::ConnId;
+pub use pool::{EventLoopThreadPool, JoinError};
+pub use reason::{CloseReason, ConnectError, PostError, SendError};
+pub use server::{RunningServer, TcpServer};
+pub use stats::LoopStats;
+pub use timer::TimerKey;

@@ -1,0 +1,157 @@
+//! The accepting half of a server: one listener, handing each connection to the loop with the fewest.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::handle::LoopHandle;
+use crate::handler::Handler;
+use crate::loop_core::{LoopCore, Timer, TimerKind};
+use crate::service::ServiceCell;
+use crate::stream::Stream;
+
+/// How long accepting rests after an error such as `EMFILE`. Short enough to go unnoticed, long enough not to spin.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// A loop that takes accepted connections.
+pub(crate) struct Target {
+    pub(crate) handle: LoopHandle,
+    pub(crate) service: u8,
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+pub(crate) struct Listener {
+    pub(crate) socket: mio::net::TcpListener,
+    targets: Vec<Target>,
+    /// The queue may hold connections: set by an event, cleared by `EAGAIN` or an error.
+    pub(crate) ready: bool,
+    /// The last accept failed for want of something; tried again on a timer and whenever a socket closes.
+    pub(crate) blocked: bool,
+    retry_set: bool,
+    /// A descriptor kept so that, when there are no others, a waiting client can be accepted and closed instead of left hanging.
+    reserve: Option<File>,
+    turn: usize,
+}
+
+impl Listener {
+    pub(crate) fn new(socket: mio::net::TcpListener, targets: Vec<Target>) -> Self {
+        // A connection may have come before the registration; the first turn looks.
+        Self {
+            socket,
+            targets,
+            ready: true,
+            blocked: false,
+            retry_set: false,
+            reserve: open_reserve(),
+            turn: 0,
+        }
+    }
+
+    fn total(&self) -> usize {
+        self.targets.iter().map(|target| target.load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The loop with the fewest connections; equal ones take turns.
+    fn choose(&mut self) -> Option<&Target> {
+        self.turn = self.turn.wrapping_add(1);
+        let count = self.targets.len();
+        let start = self.turn.checked_rem(count)?;
+        let best = (0..count)
+            .map(|at| (start + at) % count)
+            .min_by_key(|at| self.targets.get(*at).map(|target| target.load.load(Ordering::Relaxed)))?;
+        self.targets.get(best)
+    }
+
+    /// Out of descriptors: gives up the reserve for one accept, closes that connection, and takes the reserve back.
+    fn shed_one(&mut self) -> bool {
+        if self.reserve.take().is_none() {
+            return false;
+        }
+        let shed = self.socket.accept().is_ok();
+        self.reserve = open_reserve();
+        shed
+    }
+}
+
+fn open_reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+impl<H: Handler> ServiceCell<H> {
+    /// Accepts what waits, within the turn's budget.
+    pub(crate) fn accept(&mut self, core: &mut LoopCore) {
+        let Some(mut listener) = self.listener.take() else { return };
+        listener.ready = true;
+        for _ in 0..self.conns.config.accepts_per_turn.max(1) {
+            match listener.socket.accept() {
+                Ok((socket, peer)) => self.hand_off(core, &mut listener, socket, peer),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => {
+                        listener.ready = false;
+                        break;
+                    }
+                    // The client gave up before we came to it: nothing.
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => {}
+                    _ => {
+                        self.accept_failed(core, &mut listener, &error);
+                        break;
+                    }
+                },
+            }
+        }
+        self.listener = Some(listener);
+    }
+
+    fn hand_off(
+        &mut self,
+        core: &mut LoopCore,
+        listener: &mut Listener,
+        socket: mio::net::TcpStream,
+        peer: std::net::SocketAddr,
+    ) {
+        core.stats.accepted += 1;
+        if listener.total() >= self.conns.config.connections_max {
+            core.stats.shed += 1;
+            log::debug!("{}: {peer} is one connection too many", self.handler.name());
+            return;
+        }
+        let Some(target) = listener.choose() else { return };
+        target.load.fetch_add(1, Ordering::Relaxed);
+        if target.handle.index() == core.index && target.service == self.conns.service {
+            return self.open(core, Stream::Tcp(socket), peer);
+        }
+        if let Err(error) = target.handle.adopt(target.service, Stream::Tcp(socket), peer) {
+            target.load.fetch_sub(1, Ordering::Relaxed);
+            core.stats.shed += 1;
+            log::warn!("{}: loop {} took no connection: {error}", self.handler.name(), target.handle.index());
+        }
+    }
+
+    /// No accept error ends the server. With edge triggering a further event may never come, so a timer and every closed socket try again.
+    fn accept_failed(&mut self, core: &mut LoopCore, listener: &mut Listener, error: &io::Error) {
+        core.stats.accept_errors += 1;
+        let mut shed = 0;
+        while shed < self.conns.config.accepts_per_turn && listener.shed_one() {
+            shed += 1;
+        }
+        core.stats.shed += u64::from(shed);
+        log::warn!("{}: cannot accept: {error}; {shed} clients turned away", self.handler.name());
+        listener.ready = false;
+        listener.blocked = true;
+        if !listener.retry_set {
+            listener.retry_set = true;
+            let timer = Timer { service: self.conns.service, conn: None, kind: TimerKind::AcceptRetry };
+            core.timers.insert(core.now + ACCEPT_RETRY, timer);
+        }
+    }
+
+    pub(crate) fn retry_accept(&mut self, core: &mut LoopCore) {
+        if let Some(listener) = &mut self.listener {
+            listener.retry_set = false;
+            listener.blocked = false;
+            self.accept(core);
+        }
+    }
+}

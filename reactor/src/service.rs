@@ -1,0 +1,420 @@
+//! A service on a loop: its handler, its connections and its queue, behind one dynamic call per event.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::Receiver;
+
+use crate::client::ClientState;
+use crate::conn::{Conn, Conns, Phase};
+use crate::context::Context;
+use crate::handle::ConnCommand;
+use crate::handler::{Handler, OpenInfo, TimerFired};
+use crate::id::Token;
+use crate::listener::Listener;
+use crate::loop_core::{LoopCore, Timer, TimerKind};
+use crate::reason::{CloseReason, ConnectError};
+use crate::slab::Key;
+use crate::stream::Stream;
+use crate::timer::TimerKey;
+
+/// What an event says, from mio's flags.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readiness {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer shut down its writing side, or all.
+    pub(crate) read_closed: bool,
+    pub(crate) error: bool,
+}
+
+/// What the loop calls. The phases of a turn are its methods, in the order of a turn.
+pub(crate) trait Service {
+    fn on_event(&mut self, core: &mut LoopCore, token: Token, readiness: Readiness);
+    fn run_ready(&mut self, core: &mut LoopCore);
+    fn run_posts(&mut self, core: &mut LoopCore, at_most: usize);
+    fn on_timer(&mut self, core: &mut LoopCore, key: TimerKey, timer: Timer);
+    fn run_flush(&mut self, core: &mut LoopCore);
+    fn run_marks(&mut self, core: &mut LoopCore);
+    fn run_closes(&mut self, core: &mut LoopCore);
+    fn run_frees(&mut self, core: &mut LoopCore);
+    fn has_work(&self) -> bool;
+    fn has_posts(&self) -> bool;
+    fn connections(&self) -> usize;
+    fn start(&mut self, core: &mut LoopCore);
+    fn command(&mut self, core: &mut LoopCore, key: Key, command: ConnCommand);
+    fn adopt(&mut self, core: &mut LoopCore, stream: Stream, peer: SocketAddr);
+    fn listen(&mut self, core: &mut LoopCore, listener: Listener) -> std::io::Result<()>;
+    fn stop_accepting(&mut self);
+    fn begin_client(&mut self, core: &mut LoopCore, client: ClientState);
+    fn stop_client(&mut self, core: &mut LoopCore);
+    fn begin_stop(&mut self, core: &mut LoopCore);
+    fn abort_all(&mut self, core: &mut LoopCore);
+}
+
+pub(crate) struct ServiceCell<H: Handler> {
+    pub(crate) handler: H,
+    pub(crate) conns: Conns<H>,
+    pub(crate) posts: Receiver<H::Post>,
+    pub(crate) listener: Option<Listener>,
+    pub(crate) client: Option<ClientState>,
+    /// Connections of this service on this loop, as the acceptor sees them: it counts up at the hand-off, the service down when a slot is freed.
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+/// Runs a callback. A panic in it is caught and counted; the answer says whether it returned.
+pub(crate) fn guarded<R>(core: &mut LoopCore, callback: impl FnOnce(&mut LoopCore) -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(|| callback(core))) {
+        Ok(result) => Some(result),
+        Err(_) => {
+            core.stats.panics += 1;
+            None
+        }
+    }
+}
+
+impl<H: Handler> ServiceCell<H> {
+    /// Runs a callback of the handler, with its context. `None` when it panicked.
+    pub(crate) fn call<R>(
+        &mut self,
+        core: &mut LoopCore,
+        callback: impl FnOnce(&mut H, &mut Context<'_, H>) -> R,
+    ) -> Option<R> {
+        let Self { handler, conns, client, .. } = self;
+        guarded(core, |core| callback(handler, &mut Context { conns, core, client }))
+    }
+
+    /// Like [`ServiceCell::call`], for a connection: it is aborted when the callback panics.
+    pub(crate) fn call_for<R>(
+        &mut self,
+        core: &mut LoopCore,
+        key: Key,
+        callback: impl FnOnce(&mut H, &mut Context<'_, H>) -> R,
+    ) -> Option<R> {
+        let result = self.call(core, callback);
+        if result.is_none() {
+            self.conns.begin_close(key, CloseReason::HandlerPanicked, true);
+        }
+        result
+    }
+
+    /// Takes a connected stream in: a slot, one registration for good, `on_open`.
+    pub(crate) fn open(&mut self, core: &mut LoopCore, stream: Stream, peer: SocketAddr) {
+        if self.conns.config.no_delay
+            && let Err(error) = stream.set_no_delay(true)
+        {
+            log::debug!("cannot set TCP_NODELAY for {peer}: {error}");
+        }
+        let codec = self.handler.codec();
+        let Ok(key) = self.conns.slab.insert(Conn::new(stream, peer, codec, Phase::Open)) else {
+            core.stats.shed += 1;
+            self.load.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        let token = Token { service: self.conns.service, key }.to_mio();
+        let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let registered = match self.conns.slab.get_mut(key) {
+            Some(conn) => core.registry.register(&mut conn.stream, token, interests),
+            None => return,
+        };
+        if let Err(error) = registered {
+            log::warn!("cannot register the connection of {peer}: {error}");
+            self.conns.slab.remove(key);
+            core.stats.shed += 1;
+            self.load.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.opened(core, key, OpenInfo { peer, outbound: false });
+    }
+
+    /// Tells the handler of an open connection and keeps the state that it returns.
+    pub(crate) fn opened(&mut self, core: &mut LoopCore, key: Key, info: OpenInfo) {
+        core.stats.opened += 1;
+        let id = self.conns.id(core, key);
+        let state = self.call_for(core, key, |handler, cx| handler.on_open(cx, id, &info));
+        if let (Some(state), Some(conn)) = (state, self.conns.slab.get_mut(key)) {
+            conn.user = Some(state);
+        }
+    }
+
+    fn finish_connect(&mut self, core: &mut LoopCore, key: Key, readiness: Readiness) {
+        let Some(conn) = self.conns.slab.get_mut(key) else { return };
+        let error = match conn.stream.take_error() {
+            Ok(None) => None,
+            Ok(Some(error)) | Err(error) => Some(ConnectError::from(error)),
+        };
+        if let Some(error) = error {
+            return self.connect_failed(core, key, error);
+        }
+        // Writable without error is not yet connected: only a peer address proves it.
+        let peer = match conn.stream.peer_addr() {
+            Ok(peer) => peer,
+            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return,
+            Err(error) => return self.connect_failed(core, key, error.into()),
+        };
+        if conn.stream.local_addr().is_ok_and(|local| local == peer) {
+            return self.connect_failed(core, key, ConnectError::SelfConnect);
+        }
+        if self.conns.config.no_delay
+            && let Err(error) = conn.stream.set_no_delay(true)
+        {
+            log::debug!("cannot set TCP_NODELAY for {peer}: {error}");
+        }
+        conn.phase = Phase::Open;
+        conn.peer = peer;
+        conn.writable = true;
+        conn.readable = readiness.readable || readiness.read_closed;
+        conn.hang_up = readiness.read_closed || readiness.error;
+        core.cancel(&mut conn.life_timer);
+        self.load.fetch_add(1, Ordering::Relaxed);
+        if let Some(client) = &mut self.client {
+            client.connected(core.now, key);
+        }
+        self.opened(core, key, OpenInfo { peer, outbound: true });
+        self.drive(core, key);
+    }
+
+    /// The one end of an attempt that did not become a connection.
+    fn connect_failed(&mut self, core: &mut LoopCore, key: Key, error: ConnectError) {
+        let id = self.conns.id(core, key);
+        if let Some(mut conn) = self.conns.slab.remove(key) {
+            core.cancel(&mut conn.life_timer);
+        }
+        self.attempt_failed(core, Some(key), id, error);
+    }
+
+    pub(crate) fn on_life_timer(&mut self, core: &mut LoopCore, key: Key) {
+        let Some(conn) = self.conns.slab.get_mut(key) else { return };
+        conn.life_timer = None;
+        match conn.phase {
+            Phase::Connecting => self.connect_failed(core, key, ConnectError::Timeout),
+            Phase::Draining | Phase::Lingering => self.conns.doomed.push(key),
+            Phase::Open | Phase::Closing { .. } => {}
+        }
+    }
+
+    fn on_conn_event(&mut self, core: &mut LoopCore, key: Key, readiness: Readiness) {
+        let Some(conn) = self.conns.slab.get_mut(key) else {
+            core.stats.stale_events += 1;
+            return;
+        };
+        if conn.phase == Phase::Connecting {
+            return self.finish_connect(core, key, readiness);
+        }
+        if readiness.readable || readiness.read_closed || readiness.error {
+            conn.readable = true;
+        }
+        if readiness.read_closed || readiness.error {
+            conn.hang_up = true;
+        }
+        if readiness.writable || readiness.error {
+            conn.writable = true;
+            if conn.output.is_some() {
+                self.conns.list_dirty(key);
+            }
+        }
+        let Some(conn) = self.conns.slab.get_mut(key) else { return };
+        match conn.phase {
+            // A paused reader would not meet the error by reading.
+            Phase::Open if readiness.error && (conn.paused() || conn.input_dead) => {
+                let reason = match conn.stream.take_error() {
+                    Ok(Some(error)) => CloseReason::from_io(&error),
+                    _ => CloseReason::PeerReset,
+                };
+                self.conns.begin_close(key, reason, true);
+            }
+            Phase::Open => self.drive(core, key),
+            Phase::Lingering => self.discard_input(core, key),
+            Phase::Draining if readiness.error && conn.output.is_none() => self.conns.doomed.push(key),
+            Phase::Connecting | Phase::Closing { .. } | Phase::Draining => {}
+        }
+    }
+
+    fn on_conn_timer(&mut self, core: &mut LoopCore, timer_key: TimerKey, key: Key, kind: TimerKind) {
+        match kind {
+            TimerKind::User(token) => {
+                if self.conns.open(key).is_some() {
+                    let fired =
+                        TimerFired { key: timer_key, conn: Some(self.conns.id(core, key)), token };
+                    self.call_for(core, key, |handler, cx| handler.on_timer(cx, fired));
+                }
+            }
+            TimerKind::Frame => {
+                if let Some(conn) = self.conns.open_mut(key) {
+                    conn.frame_timer = None;
+                    self.conns.begin_close(key, CloseReason::FrameDeadline, false);
+                }
+            }
+            TimerKind::Stall => self.on_stall_timer(core, key),
+            TimerKind::Life => self.on_life_timer(core, key),
+            TimerKind::AcceptRetry | TimerKind::Reconnect => {}
+        }
+    }
+}
+
+impl<H: Handler> Service for ServiceCell<H> {
+    fn on_event(&mut self, core: &mut LoopCore, token: Token, readiness: Readiness) {
+        if token.is_listener() {
+            self.accept(core);
+        } else {
+            self.on_conn_event(core, token.key, readiness);
+        }
+    }
+
+    fn run_ready(&mut self, core: &mut LoopCore) {
+        if self.listener.as_ref().is_some_and(|listener| listener.ready) {
+            self.accept(core);
+        }
+        // Who is put on the list again by this pass waits for the next turn.
+        for _ in 0..self.conns.ready.len() {
+            let Some(key) = self.conns.ready.pop_front() else { break };
+            if let Some(conn) = self.conns.slab.get_mut(key) {
+                conn.in_ready = false;
+                self.drive(core, key);
+            }
+        }
+    }
+
+    fn run_posts(&mut self, core: &mut LoopCore, at_most: usize) {
+        for _ in 0..at_most {
+            let Ok(post) = self.posts.try_recv() else { break };
+            core.stats.posts += 1;
+            self.call(core, |handler, cx| handler.on_post(cx, post));
+        }
+    }
+
+    fn on_timer(&mut self, core: &mut LoopCore, timer_key: TimerKey, timer: Timer) {
+        core.stats.timers += 1;
+        match (timer.conn, timer.kind) {
+            (Some(key), kind) => self.on_conn_timer(core, timer_key, key, kind),
+            (None, TimerKind::User(token)) => {
+                let fired = TimerFired { key: timer_key, conn: None, token };
+                self.call(core, |handler, cx| handler.on_timer(cx, fired));
+            }
+            (None, TimerKind::AcceptRetry) => self.retry_accept(core),
+            (None, TimerKind::Reconnect) => self.reconnect(core),
+            (None, TimerKind::Frame | TimerKind::Stall | TimerKind::Life) => {}
+        }
+    }
+
+    fn run_flush(&mut self, core: &mut LoopCore) {
+        // Only what is listed now: what a failed write leads to comes in the closing phase.
+        for at in 0..self.conns.dirty.len() {
+            let Some(key) = self.conns.dirty.get(at).copied() else { break };
+            if let Some(conn) = self.conns.slab.get_mut(key) {
+                conn.in_dirty = false;
+                self.flush(core, key);
+            }
+        }
+        self.conns.dirty.clear();
+    }
+
+    fn run_marks(&mut self, core: &mut LoopCore) {
+        for _ in 0..self.conns.marks.len() {
+            let Some(key) = self.conns.marks.pop() else { break };
+            self.settle_marks(core, key);
+        }
+    }
+
+    fn run_closes(&mut self, core: &mut LoopCore) {
+        // A handler's `on_close` may close others: they are done in the same phase. It ends, for each connection closes once.
+        while let Some(key) = self.conns.closing.pop() {
+            self.finish_close(core, key);
+        }
+    }
+
+    fn run_frees(&mut self, core: &mut LoopCore) {
+        while let Some(key) = self.conns.doomed.pop() {
+            self.free(core, key);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.conns.has_work() || self.listener.as_ref().is_some_and(|listener| listener.ready)
+    }
+
+    fn has_posts(&self) -> bool {
+        !self.posts.is_empty()
+    }
+
+    fn connections(&self) -> usize {
+        self.conns.slab.len()
+    }
+
+    fn start(&mut self, core: &mut LoopCore) {
+        self.call(core, |handler, cx| handler.on_start(cx));
+    }
+
+    fn command(&mut self, core: &mut LoopCore, key: Key, command: ConnCommand) {
+        let id = self.conns.id(core, key);
+        self.call(core, |_, cx| match command {
+            ConnCommand::Send(bytes) => {
+                // A send that finds nobody is counted there; the sender on the other thread cannot be told any more.
+                let _ = cx.send_bytes(id, bytes);
+            }
+            ConnCommand::Close(why) => cx.close(id, CloseReason::Local(why)),
+        });
+    }
+
+    fn adopt(&mut self, core: &mut LoopCore, stream: Stream, peer: SocketAddr) {
+        if core.stopping {
+            self.load.fetch_sub(1, Ordering::Relaxed);
+            core.stats.shed += 1;
+        } else {
+            self.open(core, stream, peer);
+        }
+    }
+
+    fn listen(&mut self, core: &mut LoopCore, mut listener: Listener) -> std::io::Result<()> {
+        if core.stopping {
+            return Ok(());
+        }
+        let token = Token::listener(self.conns.service).to_mio();
+        core.registry.register(&mut listener.socket, token, mio::Interest::READABLE)?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    fn stop_accepting(&mut self) {
+        self.listener = None;
+    }
+
+    fn begin_client(&mut self, core: &mut LoopCore, client: ClientState) {
+        self.client = Some(client);
+        self.reconnect(core);
+    }
+
+    fn stop_client(&mut self, core: &mut LoopCore) {
+        if let Some(client) = &mut self.client {
+            client.stop(core);
+        }
+        for key in self.conns.slab.keys() {
+            self.conns.begin_close(key, CloseReason::Local("the client was stopped"), false);
+        }
+    }
+
+    fn begin_stop(&mut self, core: &mut LoopCore) {
+        self.stop_accepting();
+        if let Some(client) = &mut self.client {
+            client.stop(core);
+        }
+        self.call(core, |handler, cx| handler.on_stop(cx));
+        for key in self.conns.slab.keys() {
+            match self.conns.slab.get(key).map(|conn| conn.phase) {
+                Some(Phase::Connecting) => self.connect_failed(core, key, ConnectError::Stopping),
+                Some(Phase::Open) => self.conns.begin_close(key, CloseReason::LoopStopping, false),
+                _ => {}
+            }
+        }
+    }
+
+    fn abort_all(&mut self, core: &mut LoopCore) {
+        for key in self.conns.slab.keys() {
+            self.conns.begin_close(key, CloseReason::LoopStopping, true);
+        }
+        self.run_closes(core);
+        self.run_frees(core);
+    }
+}

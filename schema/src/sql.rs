@@ -1,0 +1,29 @@
+//! The numbered migrations of each SQL engine, in the order in which they are applied.
+
+/// One step of a schema. Once released its text never changes: the store keeps a checksum of what it applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// 1, 2, 3, … without gaps.
+    pub version: u32,
+    /// A word for people.
+    pub name: &'static str,
+    /// The statements, separated by `;`.
+    pub sql: &'static str,
+}
+
+/// SQLite's migrations.
+pub const SQLITE: &[Migration] =
+    &[Migration { version: 1, name: "direct", sql: include_str!("../sql/sqlite/0001_direct.sql") }];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_count_from_one_without_gaps() {
+        for (at, migration) in SQLITE.iter().enumerate() {
+            assert_eq!(usize::try_from(migration.version).unwrap(), at + 1);
+            assert!(!migration.name.is_empty() && !migration.sql.trim().is_empty());
+        }
+    }
+}

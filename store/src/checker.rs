@@ -1,0 +1,187 @@
+//! Brings the schema of a database to this program's version, or refuses to touch it.
+
+use std::path::Path;
+
+use schema::sql::{Migration, SQLITE};
+use sha2::{Digest, Sha256};
+
+use crate::connection::{Connection, Role, Row};
+use crate::error::StoreError;
+
+/// Opens, or makes, the tables and applies the migrations that they lack, each in a transaction of its own.
+///
+/// Every migration's checksum is kept. Tables of a newer schema, or of one that was changed, are refused untouched.
+#[derive(Clone, Copy, Debug)]
+pub struct DbChecker {
+    migrations: &'static [Migration],
+}
+
+/// What a check found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DbCheck {
+    /// The schema version before; 0 for tables that were made now.
+    pub from: u32,
+    /// The schema version now.
+    pub to: u32,
+}
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (
+    version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, checksum BLOB NOT NULL, applied_ms INTEGER NOT NULL) STRICT";
+
+impl Default for DbChecker {
+    fn default() -> Self {
+        Self { migrations: SQLITE }
+    }
+}
+
+impl DbChecker {
+    /// A checker for this program's schema.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Checks the file at `path` and brings it up to date. Whoever calls holds the lock of the folder.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaNewer`], [`StoreError::SchemaChanged`], [`StoreError::Corrupt`] for a file that is no
+    /// database, [`StoreError::Unavailable`] where it cannot be opened or written; the last two name the path.
+    pub fn check(&self, path: &Path, now_ms: i64) -> Result<DbCheck, StoreError> {
+        self.run(path, now_ms).map_err(|error| name_path(error, path))
+    }
+
+    fn run(&self, path: &Path, now_ms: i64) -> Result<DbCheck, StoreError> {
+        let mut db = Connection::open(path, Role::Checker)?;
+        let found = db.query_row(
+            "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migration'",
+            &[],
+            |row| row.get::<u64>(0),
+        )?;
+        let applied = if found == Some(0) { Vec::new() } else { applied(&mut db)? };
+        let from = self.compare(&applied)?;
+        let mut to = from;
+        for migration in self.migrations.iter().filter(|m| m.version > from) {
+            db.transaction(|db| apply(db, migration, now_ms))?;
+            log::info!("tables: migration {} ({}) applied", migration.version, migration.name);
+            to = migration.version;
+        }
+        Ok(DbCheck { from, to })
+    }
+
+    /// The version of tables to which `applied` was applied, when they are ours.
+    fn compare(&self, applied: &[Applied]) -> Result<u32, StoreError> {
+        let known = self.migrations.last().map_or(0, |m| m.version);
+        let version = applied.last().map_or(0, |a| a.version);
+        if version > known {
+            return Err(StoreError::SchemaNewer { found: version, known });
+        }
+        for (at, row) in applied.iter().enumerate() {
+            let same = self.migrations.get(at).is_some_and(|m| m.version == row.version && checksum(m) == row.checksum);
+            if !same {
+                return Err(StoreError::SchemaChanged { version: row.version, name: row.name.clone() });
+            }
+        }
+        Ok(version)
+    }
+}
+
+struct Applied {
+    version: u32,
+    name: String,
+    checksum: [u8; 32],
+}
+
+fn applied(db: &mut Connection) -> Result<Vec<Applied>, StoreError> {
+    let read = |row: &Row<'_>| Ok(Applied { version: row.get(0)?, name: row.get(1)?, checksum: row.get(2)? });
+    db.query("SELECT version, name, checksum FROM schema_migration ORDER BY version", &[], read)
+}
+
+fn apply(db: &mut Connection, migration: &Migration, now_ms: i64) -> Result<(), StoreError> {
+    db.execute(TABLE, &[])?;
+    db.script(migration.sql)?;
+    db.execute(
+        "INSERT INTO schema_migration (version, name, checksum, applied_ms) VALUES (?, ?, ?, ?)",
+        &[i64::from(migration.version).into(), migration.name.into(), (&checksum(migration)).into(), now_ms.into()],
+    )?;
+    Ok(())
+}
+
+fn checksum(migration: &Migration) -> [u8; 32] {
+    Sha256::digest(migration.sql.as_bytes()).into()
+}
+
+fn name_path(error: StoreError, path: &Path) -> StoreError {
+    let at = |message: String| format!("{}: {message}", path.display());
+    match error {
+        StoreError::Unavailable { kind, message } => StoreError::Unavailable { kind, message: at(message) },
+        StoreError::Corrupt { message } => StoreError::Corrupt { message: at(message) },
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static ONE: &[Migration] = &[Migration { version: 1, name: "one", sql: "CREATE TABLE a (x INTEGER);" }];
+    static TWO: &[Migration] = &[
+        Migration { version: 1, name: "one", sql: "CREATE TABLE a (x INTEGER);" },
+        Migration { version: 2, name: "two", sql: "CREATE TABLE b (x INTEGER); INSERT INTO b VALUES (7);" },
+    ];
+    static CHANGED: &[Migration] = &[Migration { version: 1, name: "one", sql: "CREATE TABLE a (y INTEGER);" }];
+    static BROKEN: &[Migration] = &[
+        Migration { version: 1, name: "one", sql: "CREATE TABLE a (x INTEGER);" },
+        Migration { version: 2, name: "two", sql: "CREATE TABLE b (x INTEGER); INSERT INTO nowhere VALUES (7);" },
+    ];
+
+    fn check(migrations: &'static [Migration], path: &Path) -> Result<DbCheck, StoreError> {
+        DbChecker { migrations }.check(path, 1)
+    }
+
+    #[test]
+    fn migrations_are_applied_once_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.sqlite3");
+        assert_eq!(check(ONE, &path), Ok(DbCheck { from: 0, to: 1 }));
+        assert_eq!(check(ONE, &path), Ok(DbCheck { from: 1, to: 1 }));
+        assert_eq!(check(TWO, &path), Ok(DbCheck { from: 1, to: 2 }));
+        assert_eq!(check(TWO, &path), Ok(DbCheck { from: 2, to: 2 }));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.sqlite3");
+        check(TWO, &path).unwrap();
+        let error = check(ONE, &path).unwrap_err();
+        assert_eq!(error, StoreError::SchemaNewer { found: 2, known: 1 });
+        assert_eq!(check(TWO, &path), Ok(DbCheck { from: 2, to: 2 }));
+    }
+
+    #[test]
+    fn a_changed_schema_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.sqlite3");
+        check(ONE, &path).unwrap();
+        let error = check(CHANGED, &path).unwrap_err();
+        assert_eq!(error, StoreError::SchemaChanged { version: 1, name: "one".into() });
+    }
+
+    #[test]
+    fn a_migration_that_fails_half_way_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.sqlite3");
+        check(BROKEN, &path).unwrap_err();
+        assert_eq!(check(TWO, &path), Ok(DbCheck { from: 1, to: 2 }));
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.sqlite3");
+        std::fs::write(&path, "this is a letter to my aunt, and no database at all\n".repeat(40)).unwrap();
+        let error = check(ONE, &path).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("t.sqlite3"), "{error}");
+    }
+}

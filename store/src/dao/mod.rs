@@ -1,0 +1,20 @@
+//! The queries, one struct per table or purpose, each borrowing a connection inside a store job.
+
+mod conversation;
+mod cursor;
+mod id;
+mod message;
+mod offline;
+mod token;
+mod user;
+
+pub use conversation::ConversationDao;
+pub use cursor::CursorDao;
+pub use id::{IdDao, IdName};
+pub use message::{MessageDao, PageLimit};
+pub use offline::OfflineMessageDao;
+pub use token::TokenDao;
+pub use user::UserDao;
+
+#[cfg(test)]
+mod plan_tests;

@@ -1,0 +1,33 @@
+//! The tables and the only way to them: connections, DAOs, and the commit pipeline that makes many writes durable at once.
+//!
+//! [`Store`] owns the threads. Exactly one writer thread owns the only writing connection; every write is a job in one of
+//! its batches, and a batch is one transaction. Readers have connections of their own. Results come back by callback on
+//! a store thread, so the callbacks only hand over and return.
+
+mod checker;
+mod checkpoint;
+mod config;
+mod connection;
+mod cursors;
+pub mod dao;
+mod entity;
+mod error;
+mod heads;
+mod lock;
+mod pipeline;
+mod reader;
+mod store;
+mod writer;
+
+pub use checker::{DbCheck, DbChecker};
+pub use config::DbConfig;
+pub use connection::{Column, Connection, Param, Row};
+pub use entity::{
+    Conversation, Credentials, Entry, Kind, Listed, Mark, Members, Page, Position, TokenHash, TokenRow, User,
+};
+pub use error::{StoreError, UnavailableKind};
+pub use pipeline::{
+    CommitSink, CommittedBatch, CursorError, CursorOutcome, CursorWrite, SendError, SendOutcome, SendRequest, Sent,
+    Ticket,
+};
+pub use store::{Store, StoreStats};

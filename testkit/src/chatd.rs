@@ -1,0 +1,485 @@
+//! A private `chatd` on free ports, with a data folder of its own.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{LineClient, Reaper, TestkitError, process, try_wait_until};
+
+/// How long a start may take.
+const START_MAX: Duration = Duration::from_secs(30);
+/// How long a program that is expected to refuse its start may take.
+const REFUSAL_MAX: Duration = Duration::from_secs(30);
+/// How long `restart` waits for the old process after SIGTERM.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Password hashing at real strength would be most of a test's time.
+const DEFAULT_CONFIG: &str = "[login]\nhash_memory_kib = 64\nhash_passes = 1\n";
+
+/// How a private `chatd` is started. Made by [`Chatd::builder`].
+#[derive(Debug, Clone)]
+pub struct ChatdBuilder {
+    bin: PathBuf,
+    wrap: Vec<OsString>,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    data_dir: Option<PathBuf>,
+    config: Option<String>,
+    rate_limits: bool,
+}
+
+/// How a program ended that was expected to end by itself.
+#[derive(Debug, Clone)]
+pub struct ExitReport {
+    /// Its exit code, `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// All it wrote to standard output.
+    pub stdout: String,
+    /// All it wrote to standard error.
+    pub stderr: String,
+}
+
+/// A running `chatd`. Dropping it kills and reaps it, and removes the data folder unless that was given.
+///
+/// All methods take `&self`, so one server can be shared by tests in a `static OnceLock<Chatd>`.
+#[derive(Debug)]
+pub struct Chatd {
+    how: ChatdBuilder,
+    // Before `scratch`, so that the process is gone when its folder is removed.
+    running: Mutex<Running>,
+    chat: SocketAddr,
+    admin: SocketAddr,
+    data_dir: PathBuf,
+    scratch: TempDir,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// The server's own process id, also when `child` is a wrapper around it.
+    pid: u32,
+    exited: Option<ExitStatus>,
+    reaper: Option<Reaper>,
+}
+
+impl Chatd {
+    /// Prepares to run the `chatd` at `bin`: `env!("CARGO_BIN_EXE_chatd")` in its own tests, [`crate::bin`]`("chatd")` elsewhere.
+    pub fn builder(bin: impl AsRef<Path>) -> ChatdBuilder {
+        ChatdBuilder {
+            bin: bin.as_ref().to_owned(),
+            wrap: Vec::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            data_dir: None,
+            config: None,
+            rate_limits: false,
+        }
+    }
+
+    /// Where clients connect. Stays the same over [`Chatd::restart`].
+    pub fn chat_addr(&self) -> SocketAddr {
+        self.chat
+    }
+
+    /// Where the admin pages are. Stays the same over [`Chatd::restart`].
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The server's own process id (from the ports file), also when it runs under a wrapper.
+    pub fn pid(&self) -> u32 {
+        self.running().pid
+    }
+
+    /// The data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// What the server (and its wrapper) wrote to standard error so far, over all restarts.
+    pub fn stderr(&self) -> String {
+        read_lossy(&self.scratch.path().join("stderr.txt"))
+    }
+
+    /// What is in the server's log file so far, over all restarts.
+    pub fn log_text(&self) -> String {
+        read_lossy(&self.log_path())
+    }
+
+    /// Where the server's log file is.
+    pub fn log_path(&self) -> PathBuf {
+        self.scratch.path().join("chatd.log")
+    }
+
+    /// A new connection to the chat port.
+    #[track_caller]
+    pub fn client(&self) -> LineClient {
+        LineClient::connect(self.chat)
+    }
+
+    /// A new connection, registered and logged in as `name` with the password [`Chatd::PASSWORD`]. A name that is taken is only logged in.
+    #[track_caller]
+    pub fn client_as(&self, name: &str) -> LineClient {
+        let mut client = self.client();
+        let reply =
+            client.request(serde_json::json!({"type": "register", "name": name, "password": Self::PASSWORD}));
+        assert!(
+            reply["type"] == "ok" || reply["code"] == "conflict",
+            "could not register {name:?}: {reply}\n{}",
+            client.transcript()
+        );
+        client.login(name, Self::PASSWORD);
+        client
+    }
+
+    /// The password of the users that [`Chatd::client_as`] makes.
+    pub const PASSWORD: &str = "correct horse battery";
+
+    /// `GET path` on the admin port: the status code and the body.
+    ///
+    /// # Errors
+    /// When the port cannot be reached, does not answer within 10 s or not in HTTP.
+    pub fn admin_get(&self, path: &str) -> Result<(u16, String), TestkitError> {
+        let io = |e| TestkitError::io(format!("GET {path} on the admin port"), e);
+        let limit = Duration::from_secs(10);
+        let mut stream = TcpStream::connect_timeout(&self.admin, limit).map_err(io)?;
+        stream.set_read_timeout(Some(limit)).map_err(io)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)
+            .map_err(io)?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).map_err(io)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let bad = || io(io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP answer: {text:?}")));
+        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(bad)?;
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(bad)?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// Sends SIGTERM, which drains. See [`Chatd::wait_exit`].
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGHUP, which reloads.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill9(&self) {
+        self.signal(Signal::KILL);
+        self.wait_exit(Duration::from_secs(10));
+    }
+
+    /// Stops the process in its tracks (SIGSTOP); [`Chatd::resume`] lets it go on.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a paused process go on (SIGCONT).
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&self) -> bool {
+        self.running().poll().is_none()
+    }
+
+    /// Waits until the process has ended. Under a wrapper, the status is the wrapper's.
+    ///
+    /// # Panics
+    /// When it has not ended within `timeout`.
+    #[track_caller]
+    pub fn wait_exit(&self, timeout: Duration) -> ExitStatus {
+        match self.try_wait_exit(timeout) {
+            Some(status) => status,
+            None => panic!(
+                "chatd (pid {}) still runs after {timeout:?}\n--- stderr ---\n{}--- log (end) ---\n{}",
+                self.pid(),
+                self.stderr(),
+                tail(&self.log_text(), 20)
+            ),
+        }
+    }
+
+    /// Starts the server again with the same flags on the same data folder and the same ports. One that still runs is first
+    /// ended by SIGTERM.
+    ///
+    /// # Errors
+    /// As [`ChatdBuilder::start`]; also when the old process does not end within 30 s.
+    pub fn restart(&self) -> Result<(), TestkitError> {
+        if self.is_running() {
+            self.terminate();
+            if self.try_wait_exit(DRAIN_MAX).is_none() {
+                let (program, stderr) = (self.how.bin.clone(), self.stderr());
+                return Err(TestkitError::NotReady { program, after: DRAIN_MAX, stderr });
+            }
+        }
+        let (running, _) = self.how.launch(self.scratch.path(), &self.data_dir, self.chat, self.admin)?;
+        *self.running() = running;
+        Ok(())
+    }
+
+    fn try_wait_exit(&self, timeout: Duration) -> Option<ExitStatus> {
+        try_wait_until(timeout, || self.running().poll().is_some());
+        self.running().poll()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let mut running = self.running();
+        // A process that was reaped may have given its id to another.
+        if running.poll().is_none() {
+            process::signal(running.pid, signal);
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        // A test that panicked in `wait_exit` has not left anything half done.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ChatdBuilder {
+    /// Adds one argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds several arguments.
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Uses this data folder (it is not removed at the end) in place of a fresh one.
+    pub fn data_dir(mut self, path: impl AsRef<Path>) -> Self {
+        self.data_dir = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Uses this configuration in place of the default, which only makes password hashing cheap
+    /// (`[login]` with `hash_memory_kib = 64`, `hash_passes = 1`).
+    pub fn config(mut self, toml: impl Into<String>) -> Self {
+        self.config = Some(toml.into());
+        self
+    }
+
+    /// Adds to the default configuration, or to the one given so far.
+    pub fn more_config(mut self, toml: &str) -> Self {
+        let config = self.config.get_or_insert_with(|| DEFAULT_CONFIG.to_owned());
+        config.push('\n');
+        config.push_str(toml);
+        self
+    }
+
+    /// Sets an environment variable. Variables that begin with `CHATD_` are not inherited from the test's environment.
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs the server under another program, which gets the server's command line behind its own arguments:
+    /// `.wrap(["strace", "-f", "-o", "trace.txt"])`.
+    pub fn wrap<S: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = S>) -> Self {
+        self.wrap = wrapper.into_iter().map(|a| a.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Leaves the rate limits on. Off is the default here, since tests are faster than people.
+    pub fn rate_limits_on(mut self) -> Self {
+        self.rate_limits = true;
+        self
+    }
+
+    /// Starts the server on free loopback ports and waits until it has written its ports file.
+    ///
+    /// # Errors
+    /// When it cannot be run, ends before it is ready (the error holds its standard error), or is not ready within 30 s.
+    pub fn start(self) -> Result<Chatd, TestkitError> {
+        let scratch = scratch()?;
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| scratch.path().join("data"));
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (running, ports) = self.launch(scratch.path(), &data_dir, any, any)?;
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (chat, admin) = (at(ports.chat), at(ports.admin));
+        Ok(Chatd { how: self, running: Mutex::new(running), chat, admin, data_dir, scratch })
+    }
+
+    /// Runs the program with `args` *behind those of this builder* and nothing else (no ports file, no `--listen`), for starts that
+    /// are to be refused and for `--help`, `--version`, `--check`.
+    ///
+    /// # Errors
+    /// When it cannot be run or has not ended by itself within 30 s (it is killed then).
+    pub fn run_expecting_exit<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<ExitReport, TestkitError> {
+        let scratch = scratch()?;
+        let mut command = self.command();
+        command.args(&self.args).args(args).current_dir(scratch.path());
+        let (child, reaper) = spawn(command, &self.bin, scratch.path())?;
+        let mut running = Running { pid: child.id(), child, exited: None, reaper: Some(reaper) };
+        let ended = try_wait_until(REFUSAL_MAX, || running.poll().is_some());
+        let stderr = read_lossy(&scratch.path().join("stderr.txt"));
+        match running.poll() {
+            Some(status) if ended => {
+                let stdout = read_lossy(&scratch.path().join("stdout.txt"));
+                Ok(ExitReport { code: status.code(), stdout, stderr })
+            }
+            _ => Err(TestkitError::NotReady { program: self.bin.clone(), after: REFUSAL_MAX, stderr }),
+        }
+    }
+
+    /// The program, its wrapper and environment, without arguments.
+    fn command(&self) -> Command {
+        let mut words = self.wrap.iter().map(OsString::as_os_str).chain([self.bin.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("CHATD_") {
+                command.env_remove(key);
+            }
+        }
+        command.envs(self.env.iter().map(|(k, v)| (k, v)));
+        command
+    }
+
+    fn launch(
+        &self,
+        scratch: &Path,
+        data_dir: &Path,
+        chat: SocketAddr,
+        admin: SocketAddr,
+    ) -> Result<(Running, Ports), TestkitError> {
+        let config = scratch.join("chatd.toml");
+        fs::write(&config, self.config.as_deref().unwrap_or(DEFAULT_CONFIG))
+            .map_err(|e| TestkitError::io("write the configuration", e))?;
+        let ports_file = scratch.join("ports.json");
+        // One left by a server that was killed would be taken for the new one's.
+        let _ = fs::remove_file(&ports_file);
+
+        let mut command = self.command();
+        command.arg("--config").arg(&config);
+        command.args(["--listen", &chat.to_string(), "--admin", &admin.to_string()]);
+        command.arg("--data-dir").arg(data_dir);
+        command.arg("--ports-file").arg(&ports_file);
+        command.args(["--rate-limits", if self.rate_limits { "on" } else { "off" }]);
+        command.arg("--log-file").arg(scratch.join("chatd.log"));
+        command.args(&self.args);
+        let (child, reaper) = spawn(command, &self.bin, scratch)?;
+        // From here on an early return kills and reaps it.
+        let mut running = Running { pid: child.id(), child, exited: None, reaper: Some(reaper) };
+
+        let mut ports = None;
+        try_wait_until(START_MAX, || {
+            ports = Ports::read(&ports_file);
+            ports.is_some() || running.poll().is_some()
+        });
+        let stderr = || read_lossy(&scratch.join("stderr.txt"));
+        match (ports, running.poll()) {
+            (Some(ports), None) => {
+                running.pid = ports.pid;
+                Ok((running, ports))
+            }
+            (_, Some(status)) => Err(TestkitError::ExitedEarly {
+                program: self.bin.clone(),
+                status: status.to_string(),
+                code: status.code(),
+                stderr: stderr(),
+            }),
+            (None, None) => {
+                Err(TestkitError::NotReady { program: self.bin.clone(), after: START_MAX, stderr: stderr() })
+            }
+        }
+    }
+}
+
+impl Running {
+    fn poll(&mut self) -> Option<ExitStatus> {
+        if self.exited.is_none() {
+            self.exited = self.child.try_wait().expect("ask for a child's state");
+            if self.exited.is_some() {
+                self.reaper = None;
+            }
+        }
+        self.exited
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.poll().is_none() {
+            process::signal_group(self.child.id(), Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Runs `command` in a process group of its own, its output in files in `scratch`, watched by a reaper that ends the group and removes `scratch`.
+fn spawn(mut command: Command, program: &Path, scratch: &Path) -> Result<(Child, Reaper), TestkitError> {
+    let file = |name: &str| {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(scratch.join(name))
+            .map_err(|e| TestkitError::io(format!("open {name}"), e))
+    };
+    command.stdin(Stdio::null()).stdout(file("stdout.txt")?).stderr(file("stderr.txt")?);
+    let child = command
+        .process_group(0)
+        .spawn()
+        .map_err(|source| TestkitError::Spawn { program: program.to_owned(), source })?;
+    let group = OsString::from(child.id().to_string());
+    let reaper =
+        Reaper::new("kill -9 -- \"-$1\"; rm -rf -- \"$2\"", &[group.as_os_str(), scratch.as_os_str()]);
+    Ok((child, reaper))
+}
+
+/// The ports file's content.
+struct Ports {
+    chat: u16,
+    admin: u16,
+    pid: u32,
+}
+
+impl Ports {
+    /// `None` while the file is not there. It is put there by a rename, so what can be read is whole.
+    fn read(path: &Path) -> Option<Ports> {
+        let text = fs::read_to_string(path).ok()?;
+        let value: serde_json::Value = serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("the ports file is not JSON ({e}): {text:?}"));
+        let number = |key: &str| {
+            value[key].as_u64().unwrap_or_else(|| panic!("the ports file has no number {key:?}: {text:?}"))
+        };
+        let port = |key: &str| u16::try_from(number(key)).expect("a port in the ports file");
+        let pid = u32::try_from(number("pid")).expect("a process id in the ports file");
+        Some(Ports { chat: port("chat"), admin: port("admin"), pid })
+    }
+}
+
+fn scratch() -> Result<TempDir, TestkitError> {
+    tempfile::Builder::new()
+        .prefix("testkit-")
+        .tempdir()
+        .map_err(|e| TestkitError::io("make a temporary folder", e))
+}
+
+fn read_lossy(path: &Path) -> String {
+    fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
