@@ -136,7 +136,7 @@ impl Collector {
         if let Err(unsent) = self.jobs.send(Job::Write(block))
             && let Job::Write(block) = unsent.into_inner()
         {
-            // The file-writer is no more, which takes a panic in a caller's own `Write`.
+            // The file-writer has panicked.
             self.shared.counters.lost.add_all(&block.records_behind(0));
         }
     }
@@ -146,9 +146,10 @@ impl Collector {
         let now = &self.progress;
         let room = self.entries.capacity().unwrap_or(usize::MAX);
         let half_full = now.taken + (room / 2).max(1) as u64;
-        let records = half_full.min(now.flushed + self.flush.records as u64);
+        let records = half_full.min(now.flushed.saturating_add(self.flush.records as u64));
         self.shared.kick_at_records.store(records, Ordering::SeqCst);
-        self.shared.kick_at_bytes.store(now.flushed_bytes + self.flush.bytes as u64, Ordering::SeqCst);
+        let bytes = now.flushed_bytes.saturating_add(self.flush.bytes as u64);
+        self.shared.kick_at_bytes.store(bytes, Ordering::SeqCst);
     }
 
     /// The last look: after `gone` a caller that still gets a record into the queue takes it out again itself.

@@ -50,14 +50,17 @@ impl Guard {
         self.shared.counters.stats()
     }
 
-    /// Asks the file-writer to write what there is and then to open its file anew, as after a `logrotate` with `create`. Does not wait. Any
-    /// thread. A removed or renamed file is noticed without it, at the next write.
+    /// Asks the file-writer to open its file anew and to write to it what there is, even if that is nothing. Does not wait. Any thread.
+    ///
+    /// A removed or renamed file is noticed without it, but only when there is something to write: after moving a file away, this is how to
+    /// know that nothing comes into it any more.
     pub fn reopen(&self) {
         self.shared.reopen_wanted.store(true, Ordering::SeqCst);
         self.shared.kick();
     }
 
-    /// Replaces the filter, see [`Builder::filter`](crate::Builder::filter). Holds for the next record. Any thread.
+    /// Replaces the filter, see [`Builder::filter`](crate::Builder::filter). Targets that it does not cover have
+    /// [`Builder::level`](crate::Builder::level). Holds for the next record. Any thread.
     ///
     /// # Errors
     ///

@@ -53,8 +53,11 @@ impl Shared {
             Overflow::Block { at_most } if !caller::never_waits() => Some(at_most),
             _ => None,
         };
+        if self.gone.load(Ordering::SeqCst) {
+            return self.come_too_late(level);
+        }
         // A full queue costs a caller that will not wait no formatting.
-        if self.gone.load(Ordering::SeqCst) || (may_wait.is_none() && self.entries.is_full()) {
+        if may_wait.is_none() && self.entries.is_full() {
             return self.refuse(level);
         }
         let micros = stamp::now_micros();
@@ -98,6 +101,11 @@ impl Shared {
         }
     }
 
+    fn come_too_late(&self, level: Level) {
+        self.counters.queued.fetch_add(1, Ordering::SeqCst);
+        self.counters.late.add(level);
+    }
+
     fn refuse(&self, level: Level) {
         let now = stamp::now_micros();
         self.counters.refused.add(level);
@@ -109,10 +117,10 @@ impl Shared {
         }
     }
 
-    /// Counts what is in the queue as lost, for nobody will take it.
+    /// Counts what is in the queue as dropped, for nobody will take it.
     pub(crate) fn lose_queue(&self) {
         while let Ok(entry) = self.late.try_recv() {
-            self.counters.lost.add(entry.level);
+            self.counters.late.add(entry.level);
         }
     }
 
@@ -154,5 +162,25 @@ impl Shared {
 
     fn closed_or(&self, timeout: Duration) -> LogError {
         if self.gone.load(Ordering::SeqCst) { LogError::Closed } else { LogError::Timeout(timeout) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Builder;
+
+    #[test]
+    fn a_drop_is_told_even_when_no_record_follows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let (log, _guard) = Builder::new().file(&path).build().unwrap();
+        log.shared.refuse(Level::Warn);
+        let until = Instant::now() + Duration::from_secs(30);
+        while !std::fs::read_to_string(&path).unwrap().contains("| 1 records dropped (error 0, warn 1, ") {
+            assert!(Instant::now() < until, "the drop was not told");
+            std::thread::yield_now();
+        }
+        assert_eq!(log.stats().produced, 1);
     }
 }

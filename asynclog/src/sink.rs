@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::panic;
 
 use crate::log_file::{Continuity, LogFile};
 
@@ -10,6 +11,8 @@ pub(crate) enum Sink {
     File(Box<LogFile>),
     Stderr,
     Any(Box<dyn Write + Send>),
+    /// A caller's own `Write` that panicked: it is not called again.
+    Broken,
 }
 
 impl Sink {
@@ -17,7 +20,7 @@ impl Sink {
     pub(crate) fn prepare(&mut self) -> io::Result<Continuity> {
         match self {
             Self::File(file) => file.prepare(),
-            Self::Stderr | Self::Any(_) => Ok(Continuity::Same),
+            Self::Stderr | Self::Any(_) | Self::Broken => Ok(Continuity::Same),
         }
     }
 
@@ -27,7 +30,11 @@ impl Sink {
             let written = match self {
                 Self::File(file) => file.write(bytes),
                 Self::Stderr => io::stderr().lock().write(bytes),
-                Self::Any(writer) => writer.write(bytes),
+                Self::Any(writer) => match catch(|| writer.write(bytes)) {
+                    Some(written) => written,
+                    None => self.give_up(),
+                },
+                Self::Broken => Err(broken()),
             };
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -40,9 +47,20 @@ impl Sink {
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Any(writer) => writer.flush(),
+            Self::Any(writer) => match catch(|| writer.flush()) {
+                Some(flushed) => flushed,
+                None => self.give_up(),
+            },
             Self::File(_) | Self::Stderr => Ok(()),
+            Self::Broken => Err(broken()),
         }
+    }
+
+    fn give_up<T>(&mut self) -> io::Result<T> {
+        let writer = std::mem::replace(self, Self::Broken);
+        // Its destructor may be as broken.
+        let _ = catch(|| drop(writer));
+        Err(broken())
     }
 
     pub(crate) fn close_failed(&mut self) {
@@ -60,7 +78,7 @@ impl Sink {
     pub(crate) fn take_trouble(&mut self) -> Option<String> {
         match self {
             Self::File(file) => file.take_trouble(),
-            Self::Stderr | Self::Any(_) => None,
+            Self::Stderr | Self::Any(_) | Self::Broken => None,
         }
     }
 
@@ -68,7 +86,7 @@ impl Sink {
     pub(crate) fn counts(&self) -> (u64, u64) {
         match self {
             Self::File(file) => (file.rolls(), file.reopens()),
-            Self::Stderr | Self::Any(_) => (0, 0),
+            Self::Stderr | Self::Any(_) | Self::Broken => (0, 0),
         }
     }
 
@@ -76,7 +94,7 @@ impl Sink {
         match self {
             Self::File(file) => file.path().display().to_string(),
             Self::Stderr => "standard error".into(),
-            Self::Any(_) => "its writer".into(),
+            Self::Any(_) | Self::Broken => "a custom writer".into(),
         }
     }
 
@@ -84,6 +102,16 @@ impl Sink {
     pub(crate) fn is_stderr(&self) -> bool {
         matches!(self, Self::Stderr)
     }
+}
+
+/// Runs what is not ours on our thread; `None` when it panics.
+fn catch<T>(run: impl FnOnce() -> T) -> Option<T> {
+    // A writer that panicked is never used again, so no broken state of it is seen.
+    panic::catch_unwind(panic::AssertUnwindSafe(run)).ok()
+}
+
+fn broken() -> io::Error {
+    io::Error::other("the writer panicked")
 }
 
 impl fmt::Debug for Sink {

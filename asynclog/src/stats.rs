@@ -152,8 +152,10 @@ pub(crate) struct Counters {
     /// When the first and the last record since the last notice was refused, in microseconds; 0 for none.
     pub(crate) refused_first: AtomicI64,
     pub(crate) refused_last: AtomicI64,
-    /// Records that left the queue but were not written.
+    /// Records that left the queue but could not be written.
     pub(crate) lost: LevelCounters,
+    /// Records that came when the log had ended. They count as queued.
+    pub(crate) late: LevelCounters,
     pub(crate) written: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) write_errors: AtomicU64,
@@ -164,7 +166,7 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn stats(&self) -> LogStats {
         let written = self.written.load(Ordering::SeqCst);
-        let lost = self.lost.get();
+        let lost = self.lost.get().plus(&self.late.get());
         let refused = self.refused.get();
         let dropped = refused.plus(&lost);
         // A record counts as queued a moment after it is in the queue, when it may be written already.

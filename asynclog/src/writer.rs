@@ -17,6 +17,9 @@ use crate::sink::Sink;
 use crate::stamp::{Stamps, now_micros};
 use crate::stats::LevelCounts;
 
+/// Outages that follow each other closely are told of on standard error once in this time.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// What the log thread asks of the file-writer.
 #[derive(Debug)]
 pub(crate) enum Job {
@@ -37,6 +40,8 @@ pub(crate) struct FileWriter {
     held_bytes: usize,
     done: usize,
     outage: Option<Outage>,
+    /// When the operator was told of an outage the last time.
+    told: Option<Instant>,
     stamps: Stamps,
     /// The drops of which the log has told.
     said_refused: LevelCounts,
@@ -71,6 +76,7 @@ impl FileWriter {
             held_bytes: 0,
             done: 0,
             outage: None,
+            told: None,
             stamps: Stamps::default(),
             said_refused: LevelCounts::default(),
             said_lost: LevelCounts::default(),
@@ -127,12 +133,18 @@ impl FileWriter {
         let _ = self.spare.try_send(block);
     }
 
-    /// Writes all that is held, begins or ends an outage.
+    /// Writes all that is held and all that is to be said; begins or ends an outage.
     fn attempt(&mut self) -> io::Result<()> {
-        if self.shared.reopen_wanted.swap(false, Ordering::SeqCst) {
+        let reopen = self.shared.reopen_wanted.swap(false, Ordering::SeqCst);
+        if reopen {
             self.sink.reopen();
         }
-        let result = self.write_out();
+        let idle = self.held.is_empty() && !self.has_something_to_say();
+        let result = match idle {
+            true if reopen => self.sink.prepare().map(drop),
+            true => return Ok(()),
+            false => self.write_out(),
+        };
         let (rolls, reopens) = self.sink.counts();
         self.shared.counters.rolls.store(rolls, Ordering::SeqCst);
         self.shared.counters.reopens.store(reopens, Ordering::SeqCst);
@@ -143,9 +155,6 @@ impl FileWriter {
     }
 
     fn write_out(&mut self) -> io::Result<()> {
-        if self.held.is_empty() && !self.has_something_to_say() {
-            return Ok(());
-        }
         if self.sink.prepare()? == Continuity::New {
             self.done = self.held.front().map_or(0, |block| block.line_start(self.done));
         }
@@ -185,7 +194,10 @@ impl FileWriter {
             }
             None => {
                 let error = error.to_string();
-                self.tell_operator(&format!("cannot write {}: {error}", self.sink.name()));
+                if self.told.is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
+                    self.told = Some(now);
+                    self.tell_operator(&format!("cannot write to {}: {error}", self.sink.name()));
+                }
                 let since = now_micros();
                 self.outage = Some(Outage { since, error, retry_at: now + RETRY_MIN, pause: RETRY_MIN });
             }
@@ -245,7 +257,7 @@ impl FileWriter {
     }
 }
 
-/// Counts what is left as lost: at the end of the log, or when a caller's own `Write` panicked.
+/// Counts what is left as lost at the end of the log.
 impl Drop for FileWriter {
     fn drop(&mut self) {
         let mut lost = LevelCounts::default();
@@ -263,7 +275,11 @@ impl Drop for FileWriter {
         self.shared.counters.lost.add_all(&lost);
         let unsaid = self.shared.counters.lost.get().minus(&self.said_lost);
         if unsaid.total() > 0 {
-            self.tell_operator(&format!("the log {} ended; {}", self.sink.name(), dropped(&unsaid)));
+            self.tell_operator(&format!(
+                "at the end of the log to {}: {}",
+                self.sink.name(),
+                dropped(&unsaid)
+            ));
         }
     }
 }

@@ -1,2 +1,106 @@
-//! Placeholder.
-fn main() {}
+//! `chatd`, the chat server: parses, starts, waits for signals, stops; maps errors to exit codes.
+
+mod admin;
+mod config;
+mod directory;
+mod login;
+mod ports;
+mod post;
+mod server;
+mod service;
+mod session;
+mod sink;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser as _;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{Args, Config};
+use crate::server::{ChatServer, ServerError};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match Config::load(&args) {
+        Ok(config) => config,
+        Err(error) => {
+            say(&format!("chatd: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+    if args.check {
+        say("chatd: the configuration is valid");
+        return ExitCode::SUCCESS;
+    }
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("chatd: {error}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(config: Config) -> Result<(), ServerError> {
+    let ports_file = config.ports_file.clone();
+    let ports_error =
+        |error| ServerError::Ports { path: ports_file.clone().unwrap_or_default(), error };
+    if let Some(path) = &ports_file {
+        ports::remove(path).map_err(ports_error)?;
+    }
+    // Registered before anything is started, so that no signal is missed.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServerError::Signals)?;
+    let server = ChatServer::start(config)?;
+    announce(&server);
+    if let Some(path) = &ports_file {
+        ports::write(path, server.chat_addr(), server.admin_addr()).map_err(ports_error)?;
+    }
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        server.reload();
+    }
+    say("chatd: shutting down; once more to hurry");
+    let hurry = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&hurry);
+    let closing = signals.handle();
+    let listener = std::thread::spawn(move || {
+        if signals.forever().any(|signal| signal != SIGHUP) {
+            asked.store(true, Ordering::Relaxed);
+        }
+    });
+    let result = server.stop(|| hurry.load(Ordering::Relaxed));
+    closing.close();
+    // It only ever waits for signals, and has just been told that there are no more.
+    let _ = listener.join();
+    result
+}
+
+/// Says where everything is.
+fn announce(server: &ChatServer) {
+    let config = server.config();
+    say(&format!(
+        "chatd: chat on {}, admin on {}, data in {}, log in {}",
+        server.chat_addr(),
+        server.admin_addr(),
+        config.store.data_dir.display(),
+        config.log_file.display(),
+    ));
+    log::info!(
+        "chatd {} serves chat on {} and admin on {} with {} loops",
+        env!("CARGO_PKG_VERSION"),
+        server.chat_addr(),
+        server.admin_addr(),
+        config.threads,
+    );
+}
+
+/// A line for the operator. Nothing is printed on stdout, and a closed stderr is no reason to end.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

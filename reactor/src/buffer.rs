@@ -134,6 +134,9 @@ pub(crate) struct WriteStep {
     pub(crate) drained: bool,
     /// The writer would have blocked and took nothing.
     pub(crate) blocked: bool,
+    /// The writer took less than it was offered: a stream socket is full then, and the next write would block. Only
+    /// for writers whose `write_vectored` is their own; the trait's default takes one slice and is always short.
+    pub(crate) short: bool,
 }
 
 impl OutputQueue {
@@ -180,7 +183,7 @@ impl OutputQueue {
     /// takes nothing without saying why.
     pub(crate) fn write_to<W: Write>(&mut self, writer: &mut W) -> io::Result<WriteStep> {
         if self.is_empty() {
-            return Ok(WriteStep { written: 0, drained: true, blocked: false });
+            return Ok(WriteStep { written: 0, drained: true, blocked: false, short: false });
         }
         let (offered, result) = loop {
             let (offered, result) = self.write_once(writer);
@@ -195,10 +198,10 @@ impl OutputQueue {
                 // A writer that claims more than it was given is wrong; it does not make the queue wrong.
                 let written = written.min(offered);
                 self.consume(written);
-                Ok(WriteStep { written, drained: self.is_empty(), blocked: false })
+                Ok(WriteStep { written, drained: self.is_empty(), blocked: false, short: written < offered })
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                Ok(WriteStep { written: 0, drained: false, blocked: true })
+                Ok(WriteStep { written: 0, drained: false, blocked: true, short: true })
             }
             Err(error) => Err(error),
         }
@@ -362,7 +365,7 @@ mod tests {
         }
         assert_eq!(queue.len(), 440);
         let step = queue.write_to(&mut writer).unwrap();
-        assert_eq!(step, WriteStep { written: 440, drained: true, blocked: false });
+        assert_eq!(step, WriteStep { written: 440, drained: true, blocked: false, short: false });
         assert_eq!((writer.calls, writer.slices_most), (1, 1));
         assert_eq!(writer.taken, b"smallshared".repeat(40));
         assert_eq!(queue.capacity(), CHUNK_MIN);
@@ -399,7 +402,10 @@ mod tests {
             queue.push_bytes(large.clone());
         }
         let step = queue.write_to(&mut writer).unwrap();
-        assert_eq!(step, WriteStep { written: 600 * SLICES_MAX, drained: false, blocked: false });
+        assert_eq!(
+            step,
+            WriteStep { written: 600 * SLICES_MAX, drained: false, blocked: false, short: false }
+        );
         assert_eq!((writer.calls, writer.slices_most), (1, SLICES_MAX));
         assert!(queue.write_to(&mut writer).unwrap().drained);
         assert_eq!(writer.taken, numbered(600).repeat(SLICES_MAX + 10));
@@ -411,10 +417,10 @@ mod tests {
         queue.push_copy(b"bytes");
         let mut writer = Scripted::following([Take::Interrupt, Take::Block, Take::Interrupt, Take::Some(2)]);
         let step = queue.write_to(&mut writer).unwrap();
-        assert_eq!(step, WriteStep { written: 0, drained: false, blocked: true });
+        assert_eq!(step, WriteStep { written: 0, drained: false, blocked: true, short: true });
         assert_eq!((queue.len(), writer.calls), (5, 2));
         let step = queue.write_to(&mut writer).unwrap();
-        assert_eq!(step, WriteStep { written: 2, drained: false, blocked: false });
+        assert_eq!(step, WriteStep { written: 2, drained: false, blocked: false, short: true });
         assert_eq!((queue.len(), writer.calls), (3, 4));
     }
 

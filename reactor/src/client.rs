@@ -51,7 +51,7 @@ impl ClientState {
         }
         let wait = self.backoff.next(&mut core.rng);
         let timer = Timer { service, conn: None, kind: TimerKind::Reconnect };
-        self.retry = Some(core.timers.insert(core.now + wait, timer));
+        self.retry = Some(core.timers.insert(core.deadline(wait), timer));
         Some(wait)
     }
 }
@@ -72,9 +72,12 @@ impl<H: Handler> ServiceCell<H> {
         };
         let address = *address;
         client.next = client.next.wrapping_add(1);
-        let codec = self.handler.codec();
+        let codec = guarded(core, |_| self.handler.codec());
         let Self { conns, client, .. } = self;
-        let attempt = Context { conns, core, client }.connect(address, codec);
+        let attempt = match codec {
+            Some(codec) => Context { conns, core, client }.connect(address, codec),
+            None => Err(ConnectError::HandlerPanicked),
+        };
         match attempt {
             Ok(id) => {
                 if let Some(client) = &mut self.client {
@@ -132,7 +135,8 @@ impl TcpClient {
     /// Puts a client on a loop that runs on another thread. `make` builds its handler on that thread.
     ///
     /// # Errors
-    /// When the loop's queue is full or the loop has ended.
+    /// When the loop's queue is full or the loop has ended; [`PostError::OwnThread`] on the loop's own thread, where
+    /// [`TcpClient::start_here`] serves.
     pub fn start<H, F>(
         handle: &LoopHandle,
         slot: ServiceSlot<H::Post>,
@@ -143,6 +147,9 @@ impl TcpClient {
         H: Handler,
         F: FnOnce() -> H + Send + 'static,
     {
+        if handle.is_loop_thread() {
+            return Err(PostError::OwnThread);
+        }
         let (tell, told) = crossbeam_channel::bounded(1);
         handle.post(move |event_loop| {
             let service = guarded(&mut event_loop.core, |_| make())

@@ -1,7 +1,5 @@
 //! A handler made of one closure, for small programs.
 
-use std::marker::PhantomData;
-
 use crate::codec::Codec;
 use crate::context::Context;
 use crate::handler::{Handler, OpenInfo};
@@ -25,30 +23,25 @@ use crate::id::ConnId;
 /// event_loop.run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct FrameHandler<C, M, F> {
-    make_codec: M,
-    on_frame: F,
-    codec: PhantomData<fn() -> C>,
+pub struct FrameHandler<C: Codec + 'static> {
+    make_codec: Box<dyn FnMut() -> C>,
+    // Boxed, for a closure's type cannot name the type that holds the closure.
+    on_frame: Box<OnFrame<C>>,
 }
 
-impl<C, M, F> FrameHandler<C, M, F>
-where
-    C: Codec + 'static,
-    M: FnMut() -> C + 'static,
-    F: FnMut(&mut Context<'_, Self>, ConnId, &[u8]) + 'static,
-{
+type OnFrame<C> = dyn FnMut(&mut Context<'_, FrameHandler<C>>, ConnId, &[u8]);
+
+impl<C: Codec + 'static> FrameHandler<C> {
     /// A handler that gives each connection a codec from `make_codec` and each frame to `on_frame`.
-    pub fn new(make_codec: M, on_frame: F) -> Self {
-        Self { make_codec, on_frame, codec: PhantomData }
+    pub fn new(
+        make_codec: impl FnMut() -> C + 'static,
+        on_frame: impl FnMut(&mut Context<'_, Self>, ConnId, &[u8]) + 'static,
+    ) -> Self {
+        Self { make_codec: Box::new(make_codec), on_frame: Box::new(on_frame) }
     }
 }
 
-impl<C, M, F> Handler for FrameHandler<C, M, F>
-where
-    C: Codec + 'static,
-    M: FnMut() -> C + 'static,
-    F: FnMut(&mut Context<'_, Self>, ConnId, &[u8]) + 'static,
-{
+impl<C: Codec + 'static> Handler for FrameHandler<C> {
     type Conn = ();
     type Post = std::convert::Infallible;
     type Codec = C;
@@ -68,7 +61,7 @@ where
     }
 }
 
-impl<C, M, F> std::fmt::Debug for FrameHandler<C, M, F> {
+impl<C: Codec + 'static> std::fmt::Debug for FrameHandler<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FrameHandler").finish_non_exhaustive()
     }

@@ -18,6 +18,8 @@ use crate::timer::TimerKey;
 pub(crate) enum Phase {
     /// The connect call was made; neither success nor failure is known.
     Connecting,
+    /// The attempt to connect was given up in this turn; `on_connect_failed` comes in the turn's closing phase.
+    Cancelled,
     /// `on_open` came; frames are delivered.
     Open,
     /// A close was decided in this turn; `on_close` comes in the turn's closing phase.
@@ -61,6 +63,8 @@ pub(crate) struct Conn<H: Handler> {
     pub(crate) writable: bool,
     /// An event carried a close or error flag: a short read no longer means drained.
     pub(crate) hang_up: bool,
+    /// An event carried an error flag: whoever does not read would not meet the error.
+    pub(crate) failed: bool,
     pub(crate) peer_eof: bool,
     /// The codec found no frame in the input; nothing more is decoded.
     pub(crate) input_dead: bool,
@@ -74,6 +78,8 @@ pub(crate) struct Conn<H: Handler> {
     pub(crate) stall_timer: Option<TimerKey>,
     /// The connect timeout, later the linger timeout.
     pub(crate) life_timer: Option<TimerKey>,
+    /// The handler's timers of this connection that have neither fired nor been cancelled.
+    pub(crate) user_timers: Vec<TimerKey>,
     pub(crate) bytes_out: u64,
     /// `bytes_out` when the stall timer was set.
     pub(crate) stall_mark: u64,
@@ -93,6 +99,7 @@ impl<H: Handler> Conn<H> {
             readable: false,
             writable: phase != Phase::Connecting,
             hang_up: false,
+            failed: false,
             peer_eof: false,
             input_dead: false,
             undecoded: false,
@@ -103,6 +110,7 @@ impl<H: Handler> Conn<H> {
             frame_timer: None,
             stall_timer: None,
             life_timer: None,
+            user_timers: Vec::new(),
             bytes_out: 0,
             stall_mark: 0,
         }
@@ -122,6 +130,16 @@ impl<H: Handler> Conn<H> {
 
     pub(crate) const fn unpause(&mut self, reason: PauseReason) {
         self.pauses &= !reason.0;
+    }
+
+    /// Cancels all timers of this connection: none of them outlives it.
+    pub(crate) fn cancel_timers(&mut self, core: &mut LoopCore) {
+        core.cancel(&mut self.frame_timer);
+        core.cancel(&mut self.stall_timer);
+        core.cancel(&mut self.life_timer);
+        for timer in self.user_timers.drain(..) {
+            core.timers.cancel(timer);
+        }
     }
 
     /// Whether there may be something to do for the reading side now.
@@ -144,14 +162,21 @@ pub(crate) struct Conns<H: Handler> {
     pub(crate) dirty: Vec<Key>,
     /// Connections whose output may have crossed a mark.
     pub(crate) marks: Vec<Key>,
-    /// Connections in `Phase::Closing`.
+    /// Connections in `Phase::Closing` or `Phase::Cancelled`.
     pub(crate) closing: Vec<Key>,
     /// Connections to be freed at the turn's very end.
     pub(crate) doomed: Vec<Key>,
 }
 
 impl<H: Handler> Conns<H> {
-    pub(crate) fn new(service: u8, config: ServiceConfig) -> Self {
+    pub(crate) fn new(service: u8, mut config: ServiceConfig) -> Self {
+        // Whatever was configured, the marks are in their order, and a turn's budget lets something through.
+        config.output_high = config.output_high.max(1);
+        config.output_low = config.output_low.min(config.output_high - 1);
+        config.output_pauses_reading = config.output_pauses_reading.max(config.output_high);
+        config.read_bytes_per_turn = config.read_bytes_per_turn.max(1);
+        config.frames_per_turn = config.frames_per_turn.max(1);
+        config.accepts_per_turn = config.accepts_per_turn.max(1);
         Self {
             service,
             config,
@@ -204,8 +229,14 @@ impl<H: Handler> Conns<H> {
                 conn.phase = Phase::Closing { reason, abort };
                 self.closing.push(key);
             }
+            Phase::Connecting => {
+                conn.phase = Phase::Cancelled;
+                self.closing.push(key);
+            }
             Phase::Closing { abort: aborting, .. } => *aborting |= abort,
-            Phase::Connecting | Phase::Draining | Phase::Lingering => self.doomed.push(key),
+            // A graceful close is what goes on already.
+            Phase::Draining | Phase::Lingering if abort => self.doomed.push(key),
+            Phase::Cancelled | Phase::Draining | Phase::Lingering => {}
         }
     }
 

@@ -13,12 +13,34 @@ use crate::handle::{ConnHandle, LoopHandle};
 use crate::handler::Handler;
 use crate::id::{ConnId, Token};
 use crate::reason::{CloseReason, ConnectError, SendError};
+use crate::slab::Key;
 use crate::stream::Stream;
 use crate::timer::TimerKey;
 
 /// A handler's way to its connections and its loop, lent to it for one callback.
 ///
 /// Nothing here makes a read or write system call or runs a callback: sends are queued and written at the end of the turn, closes are done after that.
+///
+/// It never leaves the loop's thread:
+///
+/// ```compile_fail
+/// # use reactor::{Context, Handler};
+/// fn elsewhere<H: Handler>(cx: &mut Context<'_, H>) {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| cx.now()); // a context is !Send
+///     });
+/// }
+/// ```
+///
+/// On its own thread the same call is fine:
+///
+/// ```
+/// # use reactor::{Context, Handler};
+/// fn here<H: Handler>(cx: &mut Context<'_, H>) {
+///     let now = || cx.now();
+///     now();
+/// }
+/// ```
 pub struct Context<'a, H: Handler> {
     pub(crate) conns: &'a mut Conns<H>,
     pub(crate) core: &'a mut LoopCore,
@@ -71,6 +93,12 @@ impl<H: Handler> Context<'_, H> {
         if self.is_mine(id) { self.conns.open(id.key()).map_or(0, Conn::unsent) } else { 0 }
     }
 
+    /// Whether `on_high_water` came and `on_low_water` is still to come.
+    #[must_use]
+    pub fn is_above_high(&self, id: ConnId) -> bool {
+        self.is_mine(id) && self.conns.open(id.key()).is_some_and(|conn| conn.above_high)
+    }
+
     /// Connections of this service on this loop, those that are still being closed included.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -98,9 +126,11 @@ impl<H: Handler> Context<'_, H> {
     /// # Errors
     /// Like [`Context::send`], and when the codec cannot carry the payload.
     pub fn send_frame(&mut self, id: ConnId, payload: &[u8]) -> Result<(), SendError> {
-        let conn = self.open_mut(id).ok_or(SendError::Gone)?;
         let mut frame = Vec::with_capacity(payload.len() + 8);
-        conn.codec.encode(payload, &mut frame)?;
+        if let Some(conn) = self.open_mut(id) {
+            conn.codec.encode(payload, &mut frame)?;
+        }
+        // Says what is wrong with a connection that is not open.
         self.send(id, &frame)
     }
 
@@ -116,8 +146,10 @@ impl<H: Handler> Context<'_, H> {
             self.core.stats.stale_sends += 1;
             return Err(SendError::Gone);
         };
-        if conn.phase != Phase::Open {
-            return Err(SendError::Closing);
+        match conn.phase {
+            Phase::Open => {}
+            Phase::Connecting => return Err(SendError::NotOpen),
+            _ => return Err(SendError::Closing),
         }
         let output = conn.output.get_or_insert_with(|| self.core.take_output());
         push(output);
@@ -138,20 +170,17 @@ impl<H: Handler> Context<'_, H> {
     }
 
     /// Closes the connection gracefully: `on_close` comes at the end of this turn, and what was sent before is still delivered, within the linger
-    /// timeout. Closing twice, or what is gone, does nothing.
+    /// timeout. Closing twice, or what is gone, does nothing. An attempt to connect is given up: `on_connect_failed` comes at the end of this turn.
     pub fn close(&mut self, id: ConnId, reason: CloseReason) {
-        if self.is_mine(id) && self.conns.open(id.key()).is_some() {
+        if self.is_mine(id) {
             self.conns.begin_close(id.key(), reason, false);
         }
     }
 
-    /// Closes the connection at once with a reset: what is unsent is discarded. `on_close` comes at the end of this turn.
+    /// Closes the connection at once with a reset: what is unsent is discarded, also what a graceful close still delivers. `on_close` comes at the end
+    /// of this turn, unless it came already.
     pub fn abort(&mut self, id: ConnId, reason: CloseReason) {
-        if self.is_mine(id)
-            && self.conns.slab.get(id.key()).is_some_and(|conn| {
-                matches!(conn.phase, Phase::Open | Phase::Closing { .. } | Phase::Connecting)
-            })
-        {
+        if self.is_mine(id) {
             self.conns.begin_close(id.key(), reason, true);
         }
     }
@@ -177,20 +206,33 @@ impl<H: Handler> Context<'_, H> {
         self.insert_timer(delay, None, token)
     }
 
-    /// Sets a timer that belongs to a connection: it does not fire once the connection is closed.
+    /// Sets a timer that belongs to a connection: it is cancelled when the connection is closed. For a connection that is closing or gone it is never set.
     pub fn set_conn_timer(&mut self, id: ConnId, delay: Duration, token: u64) -> TimerKey {
-        self.insert_timer(delay, Some(id.key()), token)
+        let timer = self.insert_timer(delay, Some(id.key()), token);
+        let found = if self.is_mine(id) { self.conns.slab.get_mut(id.key()) } else { None };
+        match found.filter(|conn| matches!(conn.phase, Phase::Open | Phase::Connecting)) {
+            Some(conn) => conn.user_timers.push(timer),
+            None => {
+                self.core.timers.cancel(timer);
+            }
+        }
+        timer
     }
 
-    fn insert_timer(&mut self, delay: Duration, conn: Option<crate::slab::Key>, token: u64) -> TimerKey {
+    fn insert_timer(&mut self, delay: Duration, conn: Option<Key>, token: u64) -> TimerKey {
         let timer = Timer { service: self.conns.service, conn, kind: TimerKind::User(token) };
-        let deadline = self.core.now.checked_add(delay).unwrap_or_else(|| far_away(self.core.now));
+        let deadline = self.core.deadline(delay);
         self.core.timers.insert(deadline, timer)
     }
 
     /// Cancels a timer. One that fired or was cancelled already is nothing. Cancelled in the turn it is due in, it does not fire.
     pub fn cancel_timer(&mut self, key: TimerKey) {
-        self.core.timers.cancel(key);
+        if let Some(Timer { service, conn: Some(owner), kind: TimerKind::User(_) }) = self.core.timers.cancel(key)
+            && service == self.conns.service
+            && let Some(conn) = self.conns.slab.get_mut(owner)
+        {
+            conn.user_timers.retain(|timer| *timer != key);
+        }
     }
 
     /// Begins to connect. Ends in exactly one of `on_open` and `on_connect_failed` for the name that is returned.
@@ -207,7 +249,7 @@ impl<H: Handler> Context<'_, H> {
             .slab
             .insert(Conn::new(stream, address, codec, Phase::Connecting))
             .map_err(|_| ConnectError::Full)?;
-        let deadline = self.core.now + self.conns.config.connect_timeout;
+        let deadline = self.core.deadline(self.conns.config.connect_timeout);
         let timer = Timer { service: self.conns.service, conn: Some(key), kind: TimerKind::Life };
         let life_timer = self.core.timers.insert(deadline, timer);
         let token = Token { service: self.conns.service, key }.to_mio();
@@ -268,9 +310,4 @@ impl<H: Handler> std::fmt::Debug for Context<'_, H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("loop", &self.core.index).finish_non_exhaustive()
     }
-}
-
-/// A deadline for delays that no clock can hold: a century.
-fn far_away(now: Instant) -> Instant {
-    now + Duration::from_hours(24 * 36_525)
 }

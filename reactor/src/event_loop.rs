@@ -13,17 +13,26 @@ use mio::Poll;
 use crate::client::ClientState;
 use crate::config::{ClientConfig, LoopConfig, ServiceConfig};
 use crate::conn::Conns;
-use crate::handle::{Control, Gate, LoopHandle, LoopShared, ServiceSlot};
+use crate::handle::{ConnCommand, Control, Gate, LoopHandle, LoopShared, ServiceSlot, StopRequest};
 use crate::handler::Handler;
 use crate::id::{SERVICES_MAX, Token};
 use crate::listener::Listener;
 use crate::loop_core::LoopCore;
 use crate::reason::PostError;
-use crate::service::{Readiness, Service, ServiceCell};
+use crate::service::{Readiness, Service, ServiceCell, note_panic};
 use crate::stats::{LoopStats, SharedStats};
 use crate::wake::WakeFlag;
 
+/// What a task is told that tries to run the loop that runs it.
+const INSIDE: &str = "an event loop cannot be run from inside one of its own turns";
+
 /// An event loop. It belongs to the thread that made it; other threads reach it by its [`LoopHandle`].
+///
+/// ```
+/// let event_loop = reactor::EventLoop::new(reactor::LoopConfig::default()).unwrap();
+/// let handle = event_loop.handle();
+/// std::thread::spawn(move || drop(handle));
+/// ```
 ///
 /// ```compile_fail
 /// let event_loop = reactor::EventLoop::new(reactor::LoopConfig::default()).unwrap();
@@ -35,8 +44,12 @@ pub struct EventLoop {
     services: Vec<Box<dyn Service>>,
     pub(crate) core: LoopCore,
     control: Receiver<Control>,
+    /// A stop that was asked for and begins when this turn's posts are done, with its deadline.
+    stop_asked: Option<Option<Duration>>,
     /// When, after a stop was asked for, what still lives is aborted.
     stop_at: Option<Instant>,
+    /// Whether a turn is under way, so that a task cannot begin another inside it.
+    turning: bool,
     /// Loop-bound: a raw pointer is neither `Send` nor `Sync`.
     _not_send: PhantomData<*const ()>,
 }
@@ -60,6 +73,7 @@ impl EventLoop {
             control,
             gate: Gate::default(),
             thread: OnceLock::new(),
+            stop: StopRequest::default(),
             stats: SharedStats::default(),
         });
         // Fails only when set already, and this loop is new.
@@ -72,7 +86,9 @@ impl EventLoop {
             services: Vec::new(),
             core,
             control: receiver,
+            stop_asked: None,
             stop_at: None,
+            turning: false,
             _not_send: PhantomData,
         })
     }
@@ -161,8 +177,11 @@ impl EventLoop {
     /// Runs until it is stopped through a handle. What was posted before the end is run before the end.
     ///
     /// # Errors
-    /// When waiting for events fails, which is a defect of the system or of this crate.
+    /// When waiting for events fails, which is a defect of the system or of this crate; and inside a turn of this loop.
     pub fn run(&mut self) -> io::Result<()> {
+        if self.turning {
+            return Err(io::Error::other(INSIDE));
+        }
         let result = loop {
             if self.finished() {
                 break Ok(());
@@ -180,7 +199,11 @@ impl EventLoop {
     /// # Errors
     /// Like [`EventLoop::run`].
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        if self.turning {
+            return Err(io::Error::other(INSIDE));
+        }
         self.wait(at_most)?;
+        self.turning = true;
         self.core.stats.turns += 1;
         self.core.now = Instant::now();
         self.run_events();
@@ -188,6 +211,9 @@ impl EventLoop {
         self.run_control();
         let posts = self.core.config.posts_per_turn.max(1);
         self.each(|service, core| service.run_posts(core, posts));
+        if let Some(deadline) = self.stop_asked.take().or_else(|| self.core.shared.stop.take()) {
+            self.begin_stop(deadline);
+        }
         self.run_timers();
         self.each(|service, core| service.run_flush(core));
         self.each(|service, core| service.run_marks(core));
@@ -197,6 +223,7 @@ impl EventLoop {
             self.each(|service, core| service.abort_all(core));
         }
         self.core.shared.stats.publish(&self.core.stats);
+        self.turning = false;
         Ok(())
     }
 
@@ -239,7 +266,9 @@ impl EventLoop {
     }
 
     fn has_posts(&self) -> bool {
-        !self.control.is_empty() || self.services.iter().any(|service| service.has_posts())
+        !self.control.is_empty()
+            || self.core.shared.stop.is_set()
+            || self.services.iter().any(|service| service.has_posts())
     }
 
     fn run_events(&mut self) {
@@ -276,8 +305,10 @@ impl EventLoop {
         match command {
             Control::Task(task) => self.run_task(task),
             Control::Conn(id, command) => {
-                if let Ok(service) = u8::try_from(id.service()) {
-                    self.with_service(service, |service, core| service.command(core, id.key(), command));
+                let Self { services, core, .. } = self;
+                match services.get_mut(usize::from(id.service())) {
+                    Some(service) => service.command(core, id, command),
+                    None => core.stats.stale_sends += u64::from(matches!(command, ConnCommand::Send(_))),
                 }
             }
             Control::Adopt(service, stream, peer) => {
@@ -289,14 +320,15 @@ impl EventLoop {
             Control::StopClient(service) => {
                 self.with_service(service, |service, core| service.stop_client(core));
             }
-            Control::Stop(deadline) => self.begin_stop(deadline),
+            // What was posted before the stop comes before it.
+            Control::Stop(deadline) => self.stop_asked = Some(deadline),
         }
     }
 
     fn run_task(&mut self, task: crate::handle::Task) {
         let run = std::panic::AssertUnwindSafe(|| task(self));
-        if std::panic::catch_unwind(run).is_err() {
-            self.core.stats.panics += 1;
+        if let Err(payload) = std::panic::catch_unwind(run) {
+            note_panic(&mut self.core, payload.as_ref());
         }
     }
 
@@ -312,12 +344,14 @@ impl EventLoop {
             return;
         }
         self.core.stopping = true;
-        self.stop_at = Some(self.core.now + deadline.unwrap_or(self.core.config.stop_deadline));
+        self.stop_at = Some(self.core.deadline(deadline.unwrap_or(self.core.config.stop_deadline)));
         self.each(|service, core| service.begin_stop(core));
     }
 
     fn finished(&self) -> bool {
-        self.core.stopping && self.connections() == 0 && !self.has_work()
+        // A task that posts itself again would have work for ever; from here on its post comes back.
+        let late = self.stop_at.is_some_and(|at| self.core.now >= at);
+        self.core.stopping && self.connections() == 0 && (late || !self.has_work())
     }
 
     /// Lets nobody post any more, and runs what was posted before that.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(crate) struct LoopShared {
     pub(crate) control: Sender<Control>,
     pub(crate) gate: Gate,
     pub(crate) thread: OnceLock<ThreadId>,
+    /// A stop for which the control queue had no room.
+    pub(crate) stop: StopRequest,
     pub(crate) stats: SharedStats,
 }
 
@@ -74,6 +76,39 @@ impl Gate {
         // Producers are inside for one `try_send` and one eventfd write: a matter of microseconds.
         while self.inside.load(Ordering::SeqCst) != 0 {
             std::thread::yield_now();
+        }
+    }
+}
+
+/// A stop that takes no place in a queue: the deadline in milliseconds and one more, or 0 for none.
+#[derive(Debug, Default)]
+pub(crate) struct StopRequest(AtomicU64);
+
+impl StopRequest {
+    /// Stands for the deadline of the loop's configuration.
+    const BY_CONFIG: u64 = u64::MAX;
+
+    fn set(&self, deadline: Option<Duration>) {
+        let millis = |deadline: Duration| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let word = deadline.map_or(Self::BY_CONFIG, |deadline| millis(deadline).saturating_add(1).min(Self::BY_CONFIG - 1));
+        // The first stop counts, here as in the queue.
+        let _ = self.0.compare_exchange(0, word, Ordering::Release, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
+
+    /// The request with its deadline, if there is one.
+    pub(crate) fn take(&self) -> Option<Option<Duration>> {
+        // A plain look first: this is done in every turn.
+        if !self.is_set() {
+            return None;
+        }
+        match self.0.swap(0, Ordering::AcqRel) {
+            0 => None,
+            Self::BY_CONFIG => Some(None),
+            word => Some(Some(Duration::from_millis(word - 1))),
         }
     }
 }
@@ -134,14 +169,10 @@ impl LoopHandle {
 
     /// Like [`LoopHandle::stop`], with a deadline of its own.
     pub fn stop_within(&self, deadline: Option<Duration>) {
-        let mut command = Control::Stop(deadline);
-        // The queue may be full for a moment; a stop must not be lost for that.
-        while let Err((PostError::Full, back)) = self.shared.push(&self.shared.control, command) {
-            if self.is_loop_thread() {
-                return;
-            }
-            command = back;
-            std::thread::yield_now();
+        // By the queue, so that what was posted before comes before. A stop is not lost because the queue is full.
+        if self.shared.control(Control::Stop(deadline)) == Err(PostError::Full) {
+            self.shared.stop.set(deadline);
+            self.shared.wake();
         }
     }
 
@@ -170,13 +201,18 @@ impl LoopHandle {
         ConnHandle { shared: Arc::clone(&self.shared), id }
     }
 
+    /// Hands a connection over, or gives it back.
     pub(crate) fn adopt(
         &self,
         service: u8,
         stream: Stream,
         peer: std::net::SocketAddr,
-    ) -> Result<(), PostError> {
-        self.shared.control(Control::Adopt(service, stream, peer))
+    ) -> Result<(), (PostError, Option<Stream>)> {
+        let command = Control::Adopt(service, stream, peer);
+        self.shared.push(&self.shared.control, command).map_err(|(error, back)| match back {
+            Control::Adopt(_, stream, _) => (error, Some(stream)),
+            _ => (error, None),
+        })
     }
 
     pub(crate) fn stop_accepting(&self, service: u8) -> Result<(), PostError> {

@@ -7,7 +7,7 @@ use crate::conn::Phase;
 use crate::handler::Handler;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
 use crate::reason::CloseReason;
-use crate::service::ServiceCell;
+use crate::service::{ServiceCell, guarded};
 use crate::slab::Key;
 
 /// What a connection may still use up in this turn.
@@ -21,12 +21,17 @@ impl<H: Handler> ServiceCell<H> {
     pub(crate) fn drive(&mut self, core: &mut LoopCore, key: Key) {
         let mut budget = Budget {
             bytes: self.conns.config.read_bytes_per_turn,
-            frames: self.conns.config.frames_per_turn.max(1),
+            frames: self.conns.config.frames_per_turn,
         };
         loop {
             let Some(conn) = self.conns.slab.get_mut(key) else { return };
+            match conn.phase {
+                Phase::Open => {}
+                Phase::Draining | Phase::Lingering => return self.discard_input(core, key),
+                Phase::Connecting | Phase::Cancelled | Phase::Closing { .. } => return,
+            }
             if !conn.wants_drive() {
-                return;
+                return self.notice_end(core, key);
             }
             if budget.frames == 0 || budget.bytes == 0 {
                 return self.conns.list_ready(key);
@@ -75,7 +80,11 @@ impl<H: Handler> ServiceCell<H> {
 
     /// Serves the connection's own buffer, with `fresh` bytes behind it.
     fn serve_buffered(&mut self, core: &mut LoopCore, key: Key, fresh: &[u8], budget: &mut Budget) {
-        let Some(mut buffer) = self.conns.slab.get_mut(key).and_then(|conn| conn.input.take()) else { return };
+        let Some(conn) = self.conns.slab.get_mut(key) else { return };
+        let Some(mut buffer) = conn.input.take() else {
+            conn.undecoded = false;
+            return;
+        };
         buffer.extend(fresh);
         let used = self.serve(core, key, buffer.as_slice(), budget);
         buffer.consume(used);
@@ -124,7 +133,12 @@ impl<H: Handler> ServiceCell<H> {
                 core.cancel(&mut conn.frame_timer);
                 return used;
             }
-            match conn.codec.decode(rest) {
+            let codec = &mut conn.codec;
+            let Some(decoded) = guarded(core, |_| codec.decode(rest)) else {
+                self.conns.begin_close(key, CloseReason::HandlerPanicked, true);
+                return used;
+            };
+            match decoded {
                 Ok(Decoded::Frame { start, end, consumed }) => {
                     core.cancel(&mut conn.frame_timer);
                     budget.frames -= 1;
@@ -137,7 +151,7 @@ impl<H: Handler> ServiceCell<H> {
                     if conn.frame_timer.is_none()
                         && let Some(limit) = frame_deadline
                     {
-                        conn.frame_timer = Some(core.timers.insert(core.now + limit, timer));
+                        conn.frame_timer = Some(core.timers.insert(core.deadline(limit), timer));
                     }
                     return used;
                 }
@@ -164,22 +178,52 @@ impl<H: Handler> ServiceCell<H> {
         self.call_for(core, key, |handler, cx| handler.on_eof(cx, id));
     }
 
-    /// Reads and throws away, for a connection that only waits for its peer's close.
+    /// Notices the end of a connection whose input is not read, so that reading would not meet it.
+    fn notice_end(&mut self, core: &mut LoopCore, key: Key) {
+        let Some(conn) = self.conns.open_mut(key) else { return };
+        if conn.failed && (conn.paused() || conn.input_dead || conn.peer_eof) {
+            let reason = match conn.stream.take_error() {
+                Ok(Some(error)) => CloseReason::from_io(&error),
+                _ => CloseReason::PeerReset,
+            };
+            self.conns.begin_close(key, reason, true);
+        } else if conn.input_dead && conn.hang_up && !conn.peer_eof {
+            // Nothing more would be taken from this input; that it has ended is still news.
+            self.on_end_of_input(core, key);
+        }
+    }
+
+    /// Reads and throws away, for a connection that was closed: unread input would make a reset of its end, and a peer that waits for us to read
+    /// might not read what we still have for it.
     pub(crate) fn discard_input(&mut self, core: &mut LoopCore, key: Key) {
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
         let mut budget = self.conns.config.read_bytes_per_turn;
-        loop {
+        while conn.readable && !conn.peer_eof {
+            if budget == 0 {
+                return self.conns.list_ready(key);
+            }
             core.stats.reads += 1;
             match conn.stream.read(&mut core.scratch) {
-                Ok(0) => break,
-                Ok(count) if count < budget => budget -= count,
-                // More than a turn's worth of input that nobody will read: not worth another turn.
-                Ok(_) => break,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
+                Ok(0) => conn.peer_eof = true,
+                Ok(count) => {
+                    core.stats.bytes_in += count as u64;
+                    budget = budget.saturating_sub(count);
+                    if count < core.scratch.len() && !conn.hang_up {
+                        conn.readable = false;
+                    }
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => {
+                        core.stats.reads_blocked += 1;
+                        conn.readable = false;
+                    }
+                    ErrorKind::Interrupted => {}
+                    _ => return self.conns.doomed.push(key),
+                },
             }
         }
-        self.conns.doomed.push(key);
+        if conn.peer_eof && conn.phase == Phase::Lingering {
+            self.conns.doomed.push(key);
+        }
     }
 }

@@ -13,8 +13,9 @@
 //! # One turn
 //!
 //! 1. **Wait** for events; not at all while anything is in hand.
-//! 2. **Socket events**, each checked against the generation of its slot: reads, frames, `on_frame`.
-//! 3. **Connections that still have input**: those over their budget in an earlier turn, and those that were resumed.
+//! 2. **Socket events** are noted, each checked against the generation of its slot; attempts to connect come to their end.
+//! 3. **Connections with input** are read, once each: those over their budget in an earlier turn, those that were resumed, those with an
+//!    event in this turn. Frames, `on_frame`; then what waits at the listener is accepted.
 //! 4. **Posted tasks and messages**, a bounded batch.
 //! 5. **Timers.** One that is set here runs in a later turn.
 //! 6. **Flush**: one vectored write for each connection that something was sent to in this turn.

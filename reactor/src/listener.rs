@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::handle::LoopHandle;
 use crate::handler::Handler;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
+use crate::reason::PostError;
 use crate::service::ServiceCell;
 use crate::stream::Stream;
 
@@ -54,14 +55,13 @@ impl Listener {
     }
 
     /// The loop with the fewest connections; equal ones take turns.
-    fn choose(&mut self) -> Option<&Target> {
+    fn choose(&mut self) -> Option<usize> {
         self.turn = self.turn.wrapping_add(1);
         let count = self.targets.len();
         let start = self.turn.checked_rem(count)?;
-        let best = (0..count)
+        (0..count)
             .map(|at| (start + at) % count)
-            .min_by_key(|at| self.targets.get(*at).map(|target| target.load.load(Ordering::Relaxed)))?;
-        self.targets.get(best)
+            .min_by_key(|at| self.targets.get(*at).map(|target| target.load.load(Ordering::Relaxed)))
     }
 
     /// Out of descriptors: gives up the reserve for one accept, closes that connection, and takes the reserve back.
@@ -75,6 +75,12 @@ impl Listener {
     }
 }
 
+/// Whether an accept failed because the process (`EMFILE`) or the machine (`ENFILE`) has no descriptor left. Both numbers are the same on all
+/// Unix systems.
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
+
 fn open_reserve() -> Option<File> {
     File::open("/dev/null").ok()
 }
@@ -83,8 +89,7 @@ impl<H: Handler> ServiceCell<H> {
     /// Accepts what waits, within the turn's budget.
     pub(crate) fn accept(&mut self, core: &mut LoopCore) {
         let Some(mut listener) = self.listener.take() else { return };
-        listener.ready = true;
-        for _ in 0..self.conns.config.accepts_per_turn.max(1) {
+        for _ in 0..self.conns.config.accepts_per_turn {
             match listener.socket.accept() {
                 Ok((socket, peer)) => self.hand_off(core, &mut listener, socket, peer),
                 Err(error) => match error.kind() {
@@ -117,24 +122,39 @@ impl<H: Handler> ServiceCell<H> {
             log::debug!("{}: {peer} is one connection too many", self.handler.name());
             return;
         }
-        let Some(target) = listener.choose() else { return };
-        target.load.fetch_add(1, Ordering::Relaxed);
-        if target.handle.index() == core.index && target.service == self.conns.service {
-            return self.open(core, Stream::Tcp(socket), peer);
+        let mut stream = Some(Stream::Tcp(socket));
+        while let Some(back) = stream.take() {
+            let Some(at) = listener.choose() else { break };
+            let Some(target) = listener.targets.get(at) else { break };
+            target.load.fetch_add(1, Ordering::Relaxed);
+            if target.handle.index() == core.index && target.service == self.conns.service {
+                return self.open(core, back, peer);
+            }
+            match target.handle.adopt(target.service, back, peer) {
+                Ok(()) => return,
+                Err((error, back)) => {
+                    target.load.fetch_sub(1, Ordering::Relaxed);
+                    let index = target.handle.index();
+                    log::warn!("{}: loop {index} took no connection: {error}", self.handler.name());
+                    // A loop that has ended would be the one with the fewest for ever; the others take its share.
+                    if error == PostError::Stopped {
+                        listener.targets.remove(at);
+                        stream = back;
+                    }
+                }
+            }
         }
-        if let Err(error) = target.handle.adopt(target.service, Stream::Tcp(socket), peer) {
-            target.load.fetch_sub(1, Ordering::Relaxed);
-            core.stats.shed += 1;
-            log::warn!("{}: loop {} took no connection: {error}", self.handler.name(), target.handle.index());
-        }
+        core.stats.shed += 1;
     }
 
     /// No accept error ends the server. With edge triggering a further event may never come, so a timer and every closed socket try again.
     fn accept_failed(&mut self, core: &mut LoopCore, listener: &mut Listener, error: &io::Error) {
         core.stats.accept_errors += 1;
         let mut shed = 0;
-        while shed < self.conns.config.accepts_per_turn && listener.shed_one() {
-            shed += 1;
+        if is_want_of_descriptors(error) {
+            while shed < self.conns.config.accepts_per_turn && listener.shed_one() {
+                shed += 1;
+            }
         }
         core.stats.shed += u64::from(shed);
         log::warn!("{}: cannot accept: {error}; {shed} clients turned away", self.handler.name());
@@ -143,15 +163,19 @@ impl<H: Handler> ServiceCell<H> {
         if !listener.retry_set {
             listener.retry_set = true;
             let timer = Timer { service: self.conns.service, conn: None, kind: TimerKind::AcceptRetry };
-            core.timers.insert(core.now + ACCEPT_RETRY, timer);
+            core.timers.insert(core.deadline(ACCEPT_RETRY), timer);
         }
     }
 
-    pub(crate) fn retry_accept(&mut self, core: &mut LoopCore) {
+    pub(crate) fn retry_accept(&mut self) {
         if let Some(listener) = &mut self.listener {
             listener.retry_set = false;
             listener.blocked = false;
-            self.accept(core);
+            listener.ready = true;
+            // The reserve may have been lost to somebody who was quicker.
+            if listener.reserve.is_none() {
+                listener.reserve = open_reserve();
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What all services of a loop share while it runs: time, timers, the read buffer, pooled buffers, counters.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::buffer::{Buffer, OutputQueue};
 use crate::config::LoopConfig;
@@ -54,6 +55,8 @@ pub(crate) struct LoopCore {
     pub(crate) rng: fastrand::Rng,
     pub(crate) shared: Arc<LoopShared>,
     pub(crate) stopping: bool,
+    /// Loop-bound, and so is every `Context`: a raw pointer is neither `Send` nor `Sync`.
+    not_send: PhantomData<*const ()>,
 }
 
 impl LoopCore {
@@ -72,7 +75,13 @@ impl LoopCore {
             rng: fastrand::Rng::new(),
             shared,
             stopping: false,
+            not_send: PhantomData,
         }
+    }
+
+    /// The time `delay` after this turn's; a century for delays that no clock can hold.
+    pub(crate) fn deadline(&self, delay: Duration) -> Instant {
+        self.now.checked_add(delay).unwrap_or_else(|| self.now + Duration::from_hours(24 * 36_525))
     }
 
     pub(crate) fn handle(&self) -> LoopHandle {

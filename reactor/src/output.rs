@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::conn::{PauseReason, Phase};
 use crate::handler::Handler;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
-use crate::reason::CloseReason;
+use crate::reason::{CloseReason, ConnectError};
 use crate::service::ServiceCell;
 use crate::slab::Key;
 
@@ -24,7 +24,8 @@ impl<H: Handler> ServiceCell<H> {
                 Ok(step) => {
                     conn.bytes_out += step.written as u64;
                     core.stats.bytes_out += step.written as u64;
-                    if step.blocked {
+                    // A stream socket that took less than it was offered is full: the next write would only say so.
+                    if step.blocked || step.short {
                         conn.writable = false;
                     }
                 }
@@ -51,7 +52,7 @@ impl<H: Handler> ServiceCell<H> {
         {
             conn.stall_mark = conn.bytes_out;
             let timer = Timer { service: self.conns.service, conn: Some(key), kind: TimerKind::Stall };
-            conn.stall_timer = Some(core.timers.insert(core.now + limit, timer));
+            conn.stall_timer = Some(core.timers.insert(core.deadline(limit), timer));
         }
         if conn.above_high && !conn.in_marks {
             conn.in_marks = true;
@@ -71,7 +72,7 @@ impl<H: Handler> ServiceCell<H> {
             return self.conns.begin_close(key, CloseReason::WriteStalled, true);
         }
         conn.stall_mark = conn.bytes_out;
-        conn.stall_timer = Some(core.timers.insert(core.now + limit, timer));
+        conn.stall_timer = Some(core.timers.insert(core.deadline(limit), timer));
     }
 
     /// Compares a connection's unsent output with the marks, after the turn's writes: only what stayed counts.
@@ -104,10 +105,13 @@ impl<H: Handler> ServiceCell<H> {
     pub(crate) fn finish_close(&mut self, core: &mut LoopCore, key: Key) {
         let id = self.conns.id(core, key);
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
+        if conn.phase == Phase::Cancelled {
+            let why = if core.stopping { ConnectError::Stopping } else { ConnectError::Cancelled };
+            return self.connect_failed(core, key, why);
+        }
         let Phase::Closing { reason, abort } = conn.phase else { return };
         conn.phase = Phase::Draining;
-        core.cancel(&mut conn.frame_timer);
-        core.cancel(&mut conn.stall_timer);
+        conn.cancel_timers(core);
         if let Some(buffer) = conn.input.take() {
             core.give_input(buffer);
         }
@@ -129,11 +133,12 @@ impl<H: Handler> ServiceCell<H> {
             return;
         }
         let timer = Timer { service: self.conns.service, conn: Some(key), kind: TimerKind::Life };
-        conn.life_timer = Some(core.timers.insert(core.now + self.conns.config.linger, timer));
+        conn.life_timer = Some(core.timers.insert(core.deadline(self.conns.config.linger), timer));
         if conn.output.is_none() {
             self.linger(core, key);
         } else {
             self.conns.list_dirty(key);
+            self.discard_input(core, key);
         }
     }
 
@@ -146,26 +151,20 @@ impl<H: Handler> ServiceCell<H> {
         }
         conn.phase = Phase::Lingering;
         // What came before may lie unread, and its edge is gone.
-        if conn.readable || conn.hang_up {
-            self.discard_input(core, key);
-        }
+        self.discard_input(core, key);
     }
 
     /// Frees the slot: from here on the name is stale and the descriptor closed.
     pub(crate) fn free(&mut self, core: &mut LoopCore, key: Key) {
         let Some(mut conn) = self.conns.slab.remove(key) else { return };
-        core.cancel(&mut conn.frame_timer);
-        core.cancel(&mut conn.stall_timer);
-        core.cancel(&mut conn.life_timer);
+        conn.cancel_timers(core);
         if let Some(buffer) = conn.input.take() {
             core.give_input(buffer);
         }
         if let Some(queue) = conn.output.take() {
             core.give_output(queue);
         }
-        if conn.phase != Phase::Connecting {
-            self.load.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.load.fetch_sub(1, Ordering::Relaxed);
         drop(conn);
         // A descriptor is free again: those who wait in the backlog need not wait for the timer.
         if let Some(listener) = &mut self.listener

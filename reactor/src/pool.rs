@@ -42,6 +42,7 @@ impl EventLoopThreadPool {
     ///
     /// # Errors
     /// When a thread or a loop cannot be made; those that were made are stopped again.
+    #[expect(clippy::needless_pass_by_value, reason = "a configuration is made for the call")]
     pub fn start(loops: u16, config: LoopConfig) -> io::Result<Self> {
         let mut pool = Self { handles: Vec::new(), threads: Vec::new() };
         for index in 0..loops.max(1) {

@@ -96,6 +96,9 @@ pub enum SendError {
     /// No connection has this name any more.
     #[error("the connection is gone")]
     Gone,
+    /// The attempt to connect is still under way; `on_open` says when sending may begin.
+    #[error("the connection is not open yet")]
+    NotOpen,
     /// The connection is being closed; nothing more is accepted.
     #[error("the connection is closing")]
     Closing,
@@ -128,6 +131,12 @@ pub enum ConnectError {
     /// The loop holds as many connections as it can.
     #[error("no room for another connection")]
     Full,
+    /// This side's program gave the attempt up.
+    #[error("the attempt was given up")]
+    Cancelled,
+    /// The handler panicked while making the connection's codec.
+    #[error("the handler panicked")]
+    HandlerPanicked,
     /// The loop is stopping.
     #[error("the loop is stopping")]
     Stopping,
@@ -149,6 +158,9 @@ pub enum PostError {
     /// The loop has stopped and takes nothing more.
     #[error("the loop has stopped")]
     Stopped,
+    /// The call waits for the loop and was made on the loop's own thread: it would wait for ever.
+    #[error("a loop's own thread cannot wait for the loop")]
+    OwnThread,
 }
 
 impl From<FrameError> for SendError {

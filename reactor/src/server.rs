@@ -13,6 +13,7 @@ use crate::handle::{LoopHandle, ServiceHandle, ServiceSlot};
 use crate::handler::Handler;
 use crate::listener::{Listener, Target};
 use crate::pool::EventLoopThreadPool;
+use crate::reason::PostError;
 use crate::service::guarded;
 
 /// Connections that the kernel queues for us; it cuts the number to its own limit (`net.core.somaxconn`).
@@ -64,7 +65,7 @@ impl TcpServer {
     /// Serves on the loops of `slots`, whose handles could be handed out before. See [`TcpServer::serve`].
     ///
     /// # Errors
-    /// When a loop does not take the service.
+    /// When a loop does not take the service, and on the thread of one of the loops: the call would wait for itself.
     pub fn serve_on<H, F>(
         self,
         slots: Vec<ServiceSlot<H::Post>>,
@@ -74,6 +75,9 @@ impl TcpServer {
         H: Handler,
         F: Fn(u16) -> H + Send + Clone + 'static,
     {
+        if slots.iter().any(|slot| LoopHandle { shared: slot.handle.loop_shared() }.is_loop_thread()) {
+            return Err(io::Error::other(PostError::OwnThread));
+        }
         let mut services = Vec::new();
         let mut targets = Vec::new();
         for slot in slots {

@@ -12,7 +12,7 @@ use crate::conn::{Conn, Conns, Phase};
 use crate::context::Context;
 use crate::handle::ConnCommand;
 use crate::handler::{Handler, OpenInfo, TimerFired};
-use crate::id::Token;
+use crate::id::{ConnId, Token};
 use crate::listener::Listener;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
 use crate::reason::{CloseReason, ConnectError};
@@ -44,7 +44,7 @@ pub(crate) trait Service {
     fn has_posts(&self) -> bool;
     fn connections(&self) -> usize;
     fn start(&mut self, core: &mut LoopCore);
-    fn command(&mut self, core: &mut LoopCore, key: Key, command: ConnCommand);
+    fn command(&mut self, core: &mut LoopCore, id: ConnId, command: ConnCommand);
     fn adopt(&mut self, core: &mut LoopCore, stream: Stream, peer: SocketAddr);
     fn listen(&mut self, core: &mut LoopCore, listener: Listener) -> std::io::Result<()>;
     fn stop_accepting(&mut self);
@@ -68,11 +68,19 @@ pub(crate) struct ServiceCell<H: Handler> {
 pub(crate) fn guarded<R>(core: &mut LoopCore, callback: impl FnOnce(&mut LoopCore) -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(|| callback(core))) {
         Ok(result) => Some(result),
-        Err(_) => {
-            core.stats.panics += 1;
+        Err(payload) => {
+            note_panic(core, payload.as_ref());
             None
         }
     }
+}
+
+/// Counts and logs a panic that was caught.
+pub(crate) fn note_panic(core: &mut LoopCore, payload: &(dyn std::any::Any + Send)) {
+    core.stats.panics += 1;
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    log::error!("a callback panicked: {}", text.unwrap_or("it does not say why"));
 }
 
 impl<H: Handler> ServiceCell<H> {
@@ -107,8 +115,9 @@ impl<H: Handler> ServiceCell<H> {
         {
             log::debug!("cannot set TCP_NODELAY for {peer}: {error}");
         }
-        let codec = self.handler.codec();
-        let Ok(key) = self.conns.slab.insert(Conn::new(stream, peer, codec, Phase::Open)) else {
+        let key = guarded(core, |_| self.handler.codec())
+            .and_then(|codec| self.conns.slab.insert(Conn::new(stream, peer, codec, Phase::Open)).ok());
+        let Some(key) = key else {
             core.stats.shed += 1;
             self.load.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -167,20 +176,21 @@ impl<H: Handler> ServiceCell<H> {
         conn.writable = true;
         conn.readable = readiness.readable || readiness.read_closed;
         conn.hang_up = readiness.read_closed || readiness.error;
+        conn.failed = readiness.error;
         core.cancel(&mut conn.life_timer);
         self.load.fetch_add(1, Ordering::Relaxed);
         if let Some(client) = &mut self.client {
             client.connected(core.now, key);
         }
         self.opened(core, key, OpenInfo { peer, outbound: true });
-        self.drive(core, key);
+        self.conns.list_ready(key);
     }
 
     /// The one end of an attempt that did not become a connection.
-    fn connect_failed(&mut self, core: &mut LoopCore, key: Key, error: ConnectError) {
+    pub(crate) fn connect_failed(&mut self, core: &mut LoopCore, key: Key, error: ConnectError) {
         let id = self.conns.id(core, key);
         if let Some(mut conn) = self.conns.slab.remove(key) {
-            core.cancel(&mut conn.life_timer);
+            conn.cancel_timers(core);
         }
         self.attempt_failed(core, Some(key), id, error);
     }
@@ -191,10 +201,11 @@ impl<H: Handler> ServiceCell<H> {
         match conn.phase {
             Phase::Connecting => self.connect_failed(core, key, ConnectError::Timeout),
             Phase::Draining | Phase::Lingering => self.conns.doomed.push(key),
-            Phase::Open | Phase::Closing { .. } => {}
+            Phase::Cancelled | Phase::Open | Phase::Closing { .. } => {}
         }
     }
 
+    /// Notes what an event says. The reading is done when all events are noted, so that each connection is served once per turn, whatever it has.
     fn on_conn_event(&mut self, core: &mut LoopCore, key: Key, readiness: Readiness) {
         let Some(conn) = self.conns.slab.get_mut(key) else {
             core.stats.stale_events += 1;
@@ -209,33 +220,23 @@ impl<H: Handler> ServiceCell<H> {
         if readiness.read_closed || readiness.error {
             conn.hang_up = true;
         }
+        conn.failed |= readiness.error;
         if readiness.writable || readiness.error {
             conn.writable = true;
             if conn.output.is_some() {
                 self.conns.list_dirty(key);
             }
         }
-        let Some(conn) = self.conns.slab.get_mut(key) else { return };
-        match conn.phase {
-            // A paused reader would not meet the error by reading.
-            Phase::Open if readiness.error && (conn.paused() || conn.input_dead) => {
-                let reason = match conn.stream.take_error() {
-                    Ok(Some(error)) => CloseReason::from_io(&error),
-                    _ => CloseReason::PeerReset,
-                };
-                self.conns.begin_close(key, reason, true);
-            }
-            Phase::Open => self.drive(core, key),
-            Phase::Lingering => self.discard_input(core, key),
-            Phase::Draining if readiness.error && conn.output.is_none() => self.conns.doomed.push(key),
-            Phase::Connecting | Phase::Closing { .. } | Phase::Draining => {}
+        if readiness.readable || readiness.read_closed || readiness.error {
+            self.conns.list_ready(key);
         }
     }
 
     fn on_conn_timer(&mut self, core: &mut LoopCore, timer_key: TimerKey, key: Key, kind: TimerKind) {
         match kind {
             TimerKind::User(token) => {
-                if self.conns.open(key).is_some() {
+                if let Some(conn) = self.conns.open_mut(key) {
+                    conn.user_timers.retain(|timer| *timer != timer_key);
                     let fired =
                         TimerFired { key: timer_key, conn: Some(self.conns.id(core, key)), token };
                     self.call_for(core, key, |handler, cx| handler.on_timer(cx, fired));
@@ -244,7 +245,12 @@ impl<H: Handler> ServiceCell<H> {
             TimerKind::Frame => {
                 if let Some(conn) = self.conns.open_mut(key) {
                     conn.frame_timer = None;
-                    self.conns.begin_close(key, CloseReason::FrameDeadline, false);
+                    if conn.paused() {
+                        // It is us who do not read the rest. The codec is asked again when reading goes on, and the time begins anew.
+                        conn.undecoded = true;
+                    } else {
+                        self.conns.begin_close(key, CloseReason::FrameDeadline, false);
+                    }
                 }
             }
             TimerKind::Stall => self.on_stall_timer(core, key),
@@ -257,16 +263,16 @@ impl<H: Handler> ServiceCell<H> {
 impl<H: Handler> Service for ServiceCell<H> {
     fn on_event(&mut self, core: &mut LoopCore, token: Token, readiness: Readiness) {
         if token.is_listener() {
-            self.accept(core);
+            // Accepted when the events are done, once per turn.
+            if let Some(listener) = &mut self.listener {
+                listener.ready = true;
+            }
         } else {
             self.on_conn_event(core, token.key, readiness);
         }
     }
 
     fn run_ready(&mut self, core: &mut LoopCore) {
-        if self.listener.as_ref().is_some_and(|listener| listener.ready) {
-            self.accept(core);
-        }
         // Who is put on the list again by this pass waits for the next turn.
         for _ in 0..self.conns.ready.len() {
             let Some(key) = self.conns.ready.pop_front() else { break };
@@ -274,6 +280,9 @@ impl<H: Handler> Service for ServiceCell<H> {
                 conn.in_ready = false;
                 self.drive(core, key);
             }
+        }
+        if self.listener.as_ref().is_some_and(|listener| listener.ready) {
+            self.accept(core);
         }
     }
 
@@ -293,35 +302,41 @@ impl<H: Handler> Service for ServiceCell<H> {
                 let fired = TimerFired { key: timer_key, conn: None, token };
                 self.call(core, |handler, cx| handler.on_timer(cx, fired));
             }
-            (None, TimerKind::AcceptRetry) => self.retry_accept(core),
+            (None, TimerKind::AcceptRetry) => self.retry_accept(),
             (None, TimerKind::Reconnect) => self.reconnect(core),
             (None, TimerKind::Frame | TimerKind::Stall | TimerKind::Life) => {}
         }
     }
 
     fn run_flush(&mut self, core: &mut LoopCore) {
-        // Only what is listed now: what a failed write leads to comes in the closing phase.
-        for at in 0..self.conns.dirty.len() {
-            let Some(key) = self.conns.dirty.get(at).copied() else { break };
+        let mut dirty = std::mem::take(&mut self.conns.dirty);
+        for key in dirty.drain(..) {
             if let Some(conn) = self.conns.slab.get_mut(key) {
                 conn.in_dirty = false;
                 self.flush(core, key);
             }
         }
-        self.conns.dirty.clear();
+        // The list keeps its memory, and whoever came onto it meanwhile.
+        dirty.append(&mut self.conns.dirty);
+        self.conns.dirty = dirty;
     }
 
     fn run_marks(&mut self, core: &mut LoopCore) {
-        for _ in 0..self.conns.marks.len() {
-            let Some(key) = self.conns.marks.pop() else { break };
+        let mut marks = std::mem::take(&mut self.conns.marks);
+        for key in marks.drain(..) {
             self.settle_marks(core, key);
         }
+        // What the callbacks sent is compared after it was written, in the next turn.
+        marks.append(&mut self.conns.marks);
+        self.conns.marks = marks;
     }
 
     fn run_closes(&mut self, core: &mut LoopCore) {
         // A handler's `on_close` may close others: they are done in the same phase. It ends, for each connection closes once.
-        while let Some(key) = self.conns.closing.pop() {
-            self.finish_close(core, key);
+        while !self.conns.closing.is_empty() {
+            for key in std::mem::take(&mut self.conns.closing) {
+                self.finish_close(core, key);
+            }
         }
     }
 
@@ -347,8 +362,7 @@ impl<H: Handler> Service for ServiceCell<H> {
         self.call(core, |handler, cx| handler.on_start(cx));
     }
 
-    fn command(&mut self, core: &mut LoopCore, key: Key, command: ConnCommand) {
-        let id = self.conns.id(core, key);
+    fn command(&mut self, core: &mut LoopCore, id: ConnId, command: ConnCommand) {
         self.call(core, |_, cx| match command {
             ConnCommand::Send(bytes) => {
                 // A send that finds nobody is counted there; the sender on the other thread cannot be told any more.
@@ -402,11 +416,7 @@ impl<H: Handler> Service for ServiceCell<H> {
         }
         self.call(core, |handler, cx| handler.on_stop(cx));
         for key in self.conns.slab.keys() {
-            match self.conns.slab.get(key).map(|conn| conn.phase) {
-                Some(Phase::Connecting) => self.connect_failed(core, key, ConnectError::Stopping),
-                Some(Phase::Open) => self.conns.begin_close(key, CloseReason::LoopStopping, false),
-                _ => {}
-            }
+            self.conns.begin_close(key, CloseReason::LoopStopping, false);
         }
     }
 

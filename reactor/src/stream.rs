@@ -6,6 +6,10 @@ use std::net::{Shutdown, SocketAddr};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
+/// `MSG_NOSIGNAL`, the same on all Linux architectures: a send to a closed peer is an error, never a signal.
+#[cfg(target_os = "linux")]
+const NO_SIGNAL: i32 = 0x4000;
+
 /// A non-blocking byte stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -73,6 +77,10 @@ impl Write for Stream {
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
+            // Not `writev`, which would raise SIGPIPE in a program that does not ignore it.
+            #[cfg(target_os = "linux")]
+            Self::Tcp(tcp) => socket2::SockRef::from(&*tcp).send_vectored_with_flags(bufs, NO_SIGNAL),
+            #[cfg(not(target_os = "linux"))]
             Self::Tcp(tcp) => tcp.write_vectored(bufs),
         }
     }

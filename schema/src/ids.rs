@@ -77,6 +77,9 @@ impl Seq {
     /// Before the first entry.
     pub const ZERO: Self = Self(0);
 
+    /// Beyond every entry.
+    pub const MAX: Self = Self(ID_MAX);
+
     /// The place with this number, or `None` above `ID_MAX`.
     #[must_use]
     pub const fn new(number: u64) -> Option<Self> {

@@ -76,7 +76,10 @@ impl DbChecker {
             return Err(StoreError::SchemaNewer { found: version, known });
         }
         for (at, row) in applied.iter().enumerate() {
-            let same = self.migrations.get(at).is_some_and(|m| m.version == row.version && checksum(m) == row.checksum);
+            let same = self
+                .migrations
+                .get(at)
+                .is_some_and(|m| m.version == row.version && checksum(m) == row.checksum);
             if !same {
                 return Err(StoreError::SchemaChanged { version: row.version, name: row.name.clone() });
             }
@@ -101,7 +104,12 @@ fn apply(db: &mut Connection, migration: &Migration, now_ms: i64) -> Result<(), 
     db.script(migration.sql)?;
     db.execute(
         "INSERT INTO schema_migration (version, name, checksum, applied_ms) VALUES (?, ?, ?, ?)",
-        &[i64::from(migration.version).into(), migration.name.into(), (&checksum(migration)).into(), now_ms.into()],
+        &[
+            i64::from(migration.version).into(),
+            migration.name.into(),
+            (&checksum(migration)).into(),
+            now_ms.into(),
+        ],
     )?;
     Ok(())
 }
@@ -128,10 +136,15 @@ mod tests {
         Migration { version: 1, name: "one", sql: "CREATE TABLE a (x INTEGER);" },
         Migration { version: 2, name: "two", sql: "CREATE TABLE b (x INTEGER); INSERT INTO b VALUES (7);" },
     ];
-    static CHANGED: &[Migration] = &[Migration { version: 1, name: "one", sql: "CREATE TABLE a (y INTEGER);" }];
+    static CHANGED: &[Migration] =
+        &[Migration { version: 1, name: "one", sql: "CREATE TABLE a (y INTEGER);" }];
     static BROKEN: &[Migration] = &[
         Migration { version: 1, name: "one", sql: "CREATE TABLE a (x INTEGER);" },
-        Migration { version: 2, name: "two", sql: "CREATE TABLE b (x INTEGER); INSERT INTO nowhere VALUES (7);" },
+        Migration {
+            version: 2,
+            name: "two",
+            sql: "CREATE TABLE b (x INTEGER); INSERT INTO nowhere VALUES (7);",
+        },
     ];
 
     fn check(migrations: &'static [Migration], path: &Path) -> Result<DbCheck, StoreError> {

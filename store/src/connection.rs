@@ -77,7 +77,9 @@ impl Connection {
                 message: format!("the file system does not allow a write-ahead log (got `{mode}`)"),
             });
         }
-        self.db.execute_batch("PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0;")?;
+        self.db.execute_batch(
+            "PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0;",
+        )?;
         self.db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
         match role {
             Role::Writer => self.db.pragma_update(None, "cache_size", -32_768)?,
@@ -92,7 +94,8 @@ impl Connection {
     /// # Errors
     /// The engine's, typed; the statement then has changed nothing.
     pub fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
-        let result = self.db.prepare_cached(sql).and_then(|mut s| s.execute(rusqlite::params_from_iter(params)));
+        let result =
+            self.db.prepare_cached(sql).and_then(|mut s| s.execute(rusqlite::params_from_iter(params)));
         self.blame(result.map_err(StoreError::from))
     }
 
@@ -285,7 +288,10 @@ impl Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("depth", &self.depth).field("suspect", &self.suspect).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("depth", &self.depth)
+            .field("suspect", &self.suspect)
+            .finish_non_exhaustive()
     }
 }
 

@@ -73,7 +73,9 @@ pub enum StoreError {
         message: String,
     },
     /// The tables were made by a newer version of this program.
-    #[error("the tables have schema version {found}, this program knows {known}: run the newer program again")]
+    #[error(
+        "the tables have schema version {found}, this program knows {known}: run the newer program again"
+    )]
     SchemaNewer {
         /// The version in the tables.
         found: u32,

@@ -4,6 +4,7 @@
 //! its batches, and a batch is one transaction. Readers have connections of their own. Results come back by callback on
 //! a store thread, so the callbacks only hand over and return.
 
+mod batch;
 mod checker;
 mod checkpoint;
 mod config;
@@ -13,6 +14,7 @@ pub mod dao;
 mod entity;
 mod error;
 mod heads;
+mod job;
 mod lock;
 mod pipeline;
 mod reader;
@@ -27,7 +29,7 @@ pub use entity::{
 };
 pub use error::{StoreError, UnavailableKind};
 pub use pipeline::{
-    CommitSink, CommittedBatch, CursorError, CursorOutcome, CursorWrite, SendError, SendOutcome, SendRequest, Sent,
-    Ticket,
+    CommitSink, CommittedBatch, CursorError, CursorOutcome, CursorWrite, SendError, SendOutcome, SendRequest,
+    Sent, Ticket,
 };
 pub use store::{Store, StoreStats};

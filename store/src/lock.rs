@@ -28,7 +28,10 @@ impl DataLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::DataFolderInUse { path: folder.to_path_buf(), pid: pid_in(&mut file) });
+                return Err(StoreError::DataFolderInUse {
+                    path: folder.to_path_buf(),
+                    pid: pid_in(&mut file),
+                });
             }
             Err(TryLockError::Error(error)) => return Err(refused(&path, &error)),
         }

@@ -442,7 +442,7 @@ fn spawn(mut command: Command, program: &Path, scratch: &Path) -> Result<(Child,
         .map_err(|source| TestkitError::Spawn { program: program.to_owned(), source })?;
     let group = OsString::from(child.id().to_string());
     let reaper =
-        Reaper::new("kill -9 -- \"-$1\"; rm -rf -- \"$2\"", &[group.as_os_str(), scratch.as_os_str()]);
+        Reaper::new("kill -s KILL -- \"-$1\"; rm -rf -- \"$2\"", &[group.as_os_str(), scratch.as_os_str()]);
     Ok((child, reaper))
 }
 

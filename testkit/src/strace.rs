@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Reaper, need_program, process, try_wait_until};
+use crate::{Reaper, is_root, need_program, process, try_wait_until};
 
 /// How long attaching and detaching may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -22,9 +22,15 @@ pub struct Strace {
 }
 
 impl Strace {
-    /// Whether `strace` is there; see [`need_program`].
+    /// Whether `strace` is there (see [`need_program`]) and this process may attach it to others; prints `skipped: …` when not.
     #[track_caller]
     pub fn available() -> bool {
+        // Where this says more than 0, only root may trace what is not its own child.
+        let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+        if !is_root() && !matches!(scope.trim(), "" | "0") {
+            eprintln!("skipped: needs root, since kernel.yama.ptrace_scope is {}", scope.trim());
+            return false;
+        }
         need_program("strace")
     }
 

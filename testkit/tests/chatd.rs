@@ -11,7 +11,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -126,6 +127,42 @@ fn a_refused_start_is_an_error_with_its_words_and_its_code() {
     assert!(report.stderr.starts_with("args: --first --check\n"), "{}", report.stderr);
 
     assert!(Chatd::builder("/nonexistent/chatd").start().unwrap_err().to_string().contains("could not run"));
+}
+
+#[test]
+fn a_killed_test_process_leaves_no_server_and_no_folder_behind() {
+    const CHILD: &str = "TESTKIT_TEST_CHILD";
+    if let Some(note) = std::env::var_os(CHILD) {
+        // The child's half: a server that will never be dropped.
+        let (_dir, bin) = fake("");
+        let chatd = Chatd::builder(&bin).start().unwrap();
+        let note = PathBuf::from(note);
+        let text = format!("{}\n{}", chatd.pid(), chatd.log_path().parent().unwrap().display());
+        fs::write(note.with_extension("new"), text).unwrap();
+        fs::rename(note.with_extension("new"), &note).unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("note");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_killed_test_process_leaves_no_server_and_no_folder_behind"])
+        .env(CHILD, &note)
+        // For the script, which the child cannot remove.
+        .env("TMPDIR", dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the child's server runs", LONG, || note.exists());
+    let text = fs::read_to_string(&note).unwrap();
+    let (pid, scratch) = text.split_once('\n').unwrap();
+    let pid = pid.parse().unwrap();
+    assert!(process::is_alive(pid));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("the server has ended", LONG, || !process::is_alive(pid));
+    wait_until("its folder is removed", LONG, || !Path::new(scratch).exists());
 }
 
 #[test]

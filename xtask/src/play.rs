@@ -71,5 +71,5 @@ fn attach(server: &Server) -> Result<(), Failure> {
 
 /// How chatcli is told where the server is.
 fn client_command(bin: &Path, addr: &str) -> Vec<String> {
-    vec![bin.display().to_string(), "--server".into(), addr.to_owned()]
+    vec![bin.display().to_string(), "--connect".into(), addr.to_owned()]
 }

@@ -1,6 +1,7 @@
 //! A release `chatd` that lives as long as a task needs it.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -56,8 +57,9 @@ impl Server {
         command.arg("--data-dir").arg(data_dir.map_or_else(|| at("data"), Path::to_owned));
         command.arg("--ports-file").arg(at("ports.json")).arg("--log-file").arg(at("chatd.log")).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let mut child = command.spawn().map_err(|e| shell::could_not_run(&command, &e))?;
-        let guard = guard(child.id());
+        // In a group of its own: a Ctrl-C or a closed terminal is this process's business, and a SIGHUP would mean *reload* to it.
+        let mut child = command.process_group(0).spawn().map_err(|e| shell::could_not_run(&command, &e))?;
+        let guard = guard(child.id(), dir.path());
         let ports = wait_for_ports(&mut child, &at("ports.json"), &at("stderr.txt"));
         let mut server = Server { child, guard, ports: Ports { chat: 0, admin: 0, pid: 0 }, dir };
         // On an error the server is dropped here, and ended by that.
@@ -109,18 +111,22 @@ impl Drop for Server {
     }
 }
 
-/// A shell that ends the server when this process ends without having done so, for instance because its terminal was closed.
-/// It notices by the end of its input.
-fn guard(pid: u32) -> Option<Child> {
-    use std::os::unix::process::CommandExt as _;
-    Command::new("sh")
-        .args(["-c", "read -r _; kill -TERM \"$1\"", "sh", &pid.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .ok()
+/// What is done when this process ends without having stopped the server: `$1` is the server, `$2` its temporary folder, in which
+/// `play` has the socket of its tmux.
+const GUARD: &str = r#"read -r _
+[ ! -S "$2/tmux" ] || tmux -S "$2/tmux" kill-server 2>&-
+kill -s TERM "$1"
+n=0
+while kill -0 "$1" 2>&- && [ $n -lt 200 ]; do sleep 0.05; n=$((n + 1)); done
+rm -rf -- "$2"
+"#;
+
+/// A shell that cleans up when this process ends without having done so, for instance because its terminal was closed. It notices
+/// by the end of its input.
+fn guard(pid: u32, dir: &Path) -> Option<Child> {
+    let mut command = Command::new("sh");
+    command.args(["-c", GUARD, "sh", &pid.to_string()]).arg(dir);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().ok()
 }
 
 fn wait_for_ports(child: &mut Child, file: &Path, stderr: &Path) -> Result<Ports, Failure> {

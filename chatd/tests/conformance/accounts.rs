@@ -5,7 +5,9 @@ use crate::server::{PASSWORD, fresh_name, now_ms, shared};
 use serde_json::json;
 
 fn register(client: &mut Client, name: &str) -> u64 {
-    client.ok(json!({"type": "register", "name": name, "password": PASSWORD}))["user"].as_u64().expect("a user id")
+    client.ok(json!({"type": "register", "name": name, "password": PASSWORD}))["user"]
+        .as_u64()
+        .expect("a user id")
 }
 
 #[test]
@@ -79,7 +81,23 @@ fn names_of_any_script_are_allowed_and_shown_as_given() {
     let mut client = house.connect();
     let suffix = fresh_name("");
     for name in [
-        "a", "7", "_", "-", ".", "a_b-c.d", "Zoë", "李小龙", "Мария", "محمد", "हिन्दी", "e\u{301}t\u{e9}", "Ελένη", "٣", "日本の人", "ᚠᚢᚦ", "𐌰𐌱",
+        "a",
+        "7",
+        "_",
+        "-",
+        ".",
+        "a_b-c.d",
+        "Zoë",
+        "李小龙",
+        "Мария",
+        "محمد",
+        "हिन्दी",
+        "e\u{301}t\u{e9}",
+        "Ελένη",
+        "٣",
+        "日本の人",
+        "ᚠᚢᚦ",
+        "𐌰𐌱",
     ] {
         let name = format!("{name}{suffix}");
         let user = register(&mut client, &name);
@@ -94,8 +112,35 @@ fn names_against_the_rules_are_bad_request() {
     let long = "x".repeat(33);
     let longer = "é".repeat(33);
     for name in [
-        "", " ", "a b", "a\tb", "a\nb", "a\0b", "amy ", " amy", "a/b", "a@b", "a'b", "a\"b", "a\\b", "a;b", "a%b", "a$b", "a+b", "a,b",
-        "a:b", "<b>", "😀", "a\u{200b}b", "a\u{202e}b", "a\u{a0}b", "a\u{2014}b", "a\u{7f}b", "\u{feff}a", &long, &longer,
+        "",
+        " ",
+        "a b",
+        "a\tb",
+        "a\nb",
+        "a\0b",
+        "amy ",
+        " amy",
+        "a/b",
+        "a@b",
+        "a'b",
+        "a\"b",
+        "a\\b",
+        "a;b",
+        "a%b",
+        "a$b",
+        "a+b",
+        "a,b",
+        "a:b",
+        "<b>",
+        "😀",
+        "a\u{200b}b",
+        "a\u{202e}b",
+        "a\u{a0}b",
+        "a\u{2014}b",
+        "a\u{7f}b",
+        "\u{feff}a",
+        &long,
+        &longer,
     ] {
         let request = json!({"type": "register", "name": name, "password": PASSWORD});
         assert_eq!(client.err(request), "bad_request", "{name:?}");
@@ -165,8 +210,10 @@ fn a_wrong_name_and_a_wrong_password_are_told_the_same() {
     let house = shared();
     let user = house.user("amy");
     let mut client = house.connect();
-    let mut wrong_password = client.request(json!({"type": "login", "name": user.name, "password": "wrong horse"}));
-    let mut wrong_name = client.request(json!({"type": "login", "name": fresh_name("nobody"), "password": PASSWORD}));
+    let mut wrong_password =
+        client.request(json!({"type": "login", "name": user.name, "password": "wrong horse"}));
+    let mut wrong_name =
+        client.request(json!({"type": "login", "name": fresh_name("nobody"), "password": PASSWORD}));
     assert_eq!(wrong_password["code"], "unauthorized");
     (wrong_password["id"], wrong_name["id"]) = (json!(0), json!(0));
     assert_eq!(wrong_password, wrong_name);
@@ -177,7 +224,10 @@ fn after_a_refused_login_the_connection_can_log_in() {
     let house = shared();
     let user = house.user("amy");
     let mut client = house.connect();
-    assert_eq!(client.err(json!({"type": "login", "name": user.name, "password": "wrong horse"})), "unauthorized");
+    assert_eq!(
+        client.err(json!({"type": "login", "name": user.name, "password": "wrong horse"})),
+        "unauthorized"
+    );
     assert_eq!(client.err(json!({"type": "find_user", "name": user.name})), "unauthorized");
     client.ok(json!({"type": "login", "name": user.name, "password": PASSWORD}));
     client.ok(json!({"type": "find_user", "name": user.name}));
@@ -211,7 +261,9 @@ fn a_wrong_token_is_unauthorized() {
     let first = if flipped.remove(0) == 'A' { 'B' } else { 'A' };
     flipped.insert(0, first);
     let mut client = house.connect();
-    for wrong in ["x", "x' or '1'='1", &token[1..], &format!("{token}A"), &flipped, &"A".repeat(43), &"漢".repeat(900)] {
+    for wrong in
+        ["x", "x' or '1'='1", &token[1..], &format!("{token}A"), &flipped, &"A".repeat(43), &"漢".repeat(900)]
+    {
         assert_eq!(client.err(json!({"type": "login", "token": wrong})), "unauthorized", "{wrong}");
     }
     client.ok(json!({"type": "login", "token": token}));
@@ -226,7 +278,9 @@ fn version_one_is_spoken_and_others_are_refused() {
         let request = json!({"type": "login", "name": user.name, "password": PASSWORD, "version": version});
         assert_eq!(client.err(request), "unsupported_version", "{version}");
     }
-    client.ok(json!({"type": "login", "name": user.name, "password": PASSWORD, "version": 1, "device": "phone"}));
+    client.ok(
+        json!({"type": "login", "name": user.name, "password": PASSWORD, "version": 1, "device": "phone"}),
+    );
 }
 
 #[test]
@@ -260,11 +314,16 @@ fn a_person_is_found_by_name_online_and_offline() {
     let mut client = house.session(&amy);
     let find = json!({"type": "find_user", "name": bob.name});
     let found = client.ok(find.clone());
-    assert_eq!((&found["user"], &found["name"], &found["online"]), (&json!(bob.id), &json!(bob.name), &json!(false)));
+    assert_eq!(
+        (&found["user"], &found["name"], &found["online"]),
+        (&json!(bob.id), &json!(bob.name), &json!(false))
+    );
     let session = house.session(&bob);
     assert_eq!(client.ok(find.clone())["online"], true);
     drop(session);
-    testkit::wait_until("offline after the session has ended", WAIT, || client.ok(find.clone())["online"] == false);
+    testkit::wait_until("offline after the session has ended", WAIT, || {
+        client.ok(find.clone())["online"] == false
+    });
 }
 
 #[test]

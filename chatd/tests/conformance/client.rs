@@ -8,15 +8,15 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// The bound of every wait: far beyond what a healthy server needs.
-pub const WAIT: Duration = Duration::from_secs(30);
+pub(crate) const WAIT: Duration = Duration::from_secs(30);
 /// How long a connection is watched when the claim is that nothing comes.
-pub const QUIET: Duration = Duration::from_millis(200);
+pub(crate) const QUIET: Duration = Duration::from_millis(200);
 /// The largest integer that an id may be.
-pub const ID_MAX: u64 = (1 << 53) - 1;
+pub(crate) const ID_MAX: u64 = (1 << 53) - 1;
 /// A line's limit before login, on both sides.
-pub const LINE_MAX_BEFORE_LOGIN: usize = 4096;
+pub(crate) const LINE_MAX_BEFORE_LOGIN: usize = 4096;
 /// A line's limit after login, on both sides.
-pub const LINE_MAX: usize = 65_536;
+pub(crate) const LINE_MAX: usize = 65_536;
 
 const TRANSCRIPT_LINES: usize = 40;
 const ERROR_CODES: [&str; 13] = [
@@ -62,7 +62,7 @@ const PUSH_TYPES: [&str; 11] = [
 
 /// What a wait on the wire ended with.
 #[derive(Debug)]
-pub enum Got {
+pub(crate) enum Got {
     /// One line, parsed and checked.
     Line(Value),
     /// Nothing in the given time.
@@ -73,7 +73,7 @@ pub enum Got {
 
 /// One connection. What comes while another thing is awaited is kept in the inbox, in order.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     input: Vec<u8>,
     closed: bool,
@@ -85,12 +85,12 @@ pub struct Client {
 
 impl Client {
     /// Connects and leaves `hello` unread.
-    pub fn connect(addr: SocketAddr) -> Self {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
         Self::over(TcpStream::connect_timeout(&addr, WAIT).expect("connect"))
     }
 
     /// Connects with as small a receive buffer as the system allows, so that not reading is felt soon.
-    pub fn connect_narrow(addr: SocketAddr) -> Self {
+    pub(crate) fn connect_narrow(addr: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("socket");
         socket.set_recv_buffer_size(4096).expect("receive buffer");
         socket.connect_timeout(&addr.into(), WAIT).expect("connect");
@@ -112,24 +112,24 @@ impl Client {
     }
 
     /// Sends bytes as they are.
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.try_raw(bytes).unwrap_or_else(|error| self.fail(&format!("a write failed: {error}")));
     }
 
     /// Sends bytes as they are; a server that has closed already is the caller's business.
-    pub fn try_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    pub(crate) fn try_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
         self.note(format!("> {}", shown.trim_end()));
         self.stream.write_all(bytes)
     }
 
     /// Sends one object as one line, as it is.
-    pub fn tell(&mut self, line: &Value) {
+    pub(crate) fn tell(&mut self, line: &Value) {
         self.raw(format!("{line}\n").as_bytes());
     }
 
     /// Gives a request the next id of this connection and returns both.
-    pub fn with_id(&mut self, mut request: Value) -> (u64, Value) {
+    pub(crate) fn with_id(&mut self, mut request: Value) -> (u64, Value) {
         let id = self.next_id;
         self.next_id += 1;
         request["id"] = json!(id);
@@ -140,48 +140,50 @@ impl Client {
     }
 
     /// Sends a request with the next id, without waiting for the reply.
-    pub fn ask(&mut self, request: Value) -> u64 {
+    pub(crate) fn ask(&mut self, request: Value) -> u64 {
         let (id, request) = self.with_id(request);
         self.tell(&request);
         id
     }
 
     /// The reply to a request that was sent with this id.
-    pub fn reply(&mut self, id: u64) -> Value {
+    pub(crate) fn reply(&mut self, id: u64) -> Value {
         self.take(&format!("the reply to {id}"), |line| line["id"] == json!(id))
     }
 
     /// Sends a request and waits for its reply, whichever it is.
-    pub fn request(&mut self, request: Value) -> Value {
+    pub(crate) fn request(&mut self, request: Value) -> Value {
         let id = self.ask(request);
         self.reply(id)
     }
 
     /// Sends a request that has to be answered with `ok`.
-    pub fn ok(&mut self, request: Value) -> Value {
-        let reply = self.request(request.clone());
+    pub(crate) fn ok(&mut self, request: Value) -> Value {
+        let asked = request.to_string();
+        let reply = self.request(request);
         if reply["type"] != "ok" {
-            self.fail(&format!("{request} was answered with {reply}"));
+            self.fail(&format!("{asked} was answered with {reply}"));
         }
         reply
     }
 
     /// Sends a request that has to be answered with `error`; its code.
-    pub fn err(&mut self, request: Value) -> String {
-        let reply = self.request(request.clone());
+    pub(crate) fn err(&mut self, request: Value) -> String {
+        let asked = request.to_string();
+        let reply = self.request(request);
         if reply["type"] != "error" {
-            self.fail(&format!("{request} should be an error, and was answered with {reply}"));
+            self.fail(&format!("{asked} should be an error, and was answered with {reply}"));
         }
         reply["code"].as_str().expect("a code").to_owned()
     }
 
     /// The next push of this type, from the inbox or from the wire.
-    pub fn push(&mut self, kind: &str) -> Value {
+    pub(crate) fn push(&mut self, kind: &str) -> Value {
         self.take(&format!("a push of type {kind}"), |line| line["type"] == kind)
     }
 
     /// The first line, in the inbox or on the wire, that fits.
-    pub fn take(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn take(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.inbox.iter().position(&fits) {
             return self.inbox.remove(at).expect("just found");
         }
@@ -197,7 +199,7 @@ impl Client {
     }
 
     /// The next line that the server sends, whatever it is; the inbox has to be empty.
-    pub fn line(&mut self) -> Value {
+    pub(crate) fn line(&mut self) -> Value {
         if !self.inbox.is_empty() {
             self.fail(&format!("unread lines before: {:?}", self.inbox));
         }
@@ -209,19 +211,19 @@ impl Client {
     }
 
     /// A round trip: what the server had sent before it is in the inbox afterwards.
-    pub fn fence(&mut self) {
+    pub(crate) fn fence(&mut self) {
         self.ok(json!({"type": "ping"}));
     }
 
     /// Removes and returns what the inbox holds of this type.
-    pub fn seen(&mut self, kind: &str) -> Vec<Value> {
+    pub(crate) fn seen(&mut self, kind: &str) -> Vec<Value> {
         let (seen, rest) = self.inbox.drain(..).partition(|line| line["type"] == kind);
         self.inbox = rest;
         Vec::from_iter::<VecDeque<Value>>(seen)
     }
 
     /// Asserts that no further line comes, and that none is unread.
-    pub fn assert_quiet(&mut self) {
+    pub(crate) fn assert_quiet(&mut self) {
         self.fence();
         if !self.inbox.is_empty() {
             self.fail(&format!("unexpected: {:?}", self.inbox));
@@ -233,7 +235,7 @@ impl Client {
     }
 
     /// Waits for the `bye` with this code and then for the end of the connection.
-    pub fn expect_bye(&mut self, code: &str) -> Value {
+    pub(crate) fn expect_bye(&mut self, code: &str) -> Value {
         let bye = self.push("bye");
         if bye["code"] != code {
             self.fail(&format!("expected bye {code}, got {bye}"));
@@ -243,7 +245,7 @@ impl Client {
     }
 
     /// Waits for the end of the connection; nothing may come before it.
-    pub fn expect_closed(&mut self) {
+    pub(crate) fn expect_closed(&mut self) {
         match self.next(WAIT) {
             Got::Closed => {}
             Got::Line(line) => self.fail(&format!("expected the end, got {line}")),
@@ -252,7 +254,7 @@ impl Client {
     }
 
     /// Everything up to the end of the connection, the inbox first.
-    pub fn rest(&mut self) -> Vec<Value> {
+    pub(crate) fn rest(&mut self) -> Vec<Value> {
         let mut rest = Vec::from_iter(self.inbox.drain(..));
         loop {
             match self.next(WAIT) {
@@ -264,7 +266,7 @@ impl Client {
     }
 
     /// The next line on the wire, past the inbox.
-    pub fn next(&mut self, timeout: Duration) -> Got {
+    pub(crate) fn next(&mut self, timeout: Duration) -> Got {
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(line) = self.cut_line() {
@@ -283,7 +285,7 @@ impl Client {
     }
 
     /// What has arrived by now, without waiting.
-    pub fn arrived(&mut self) -> Vec<Value> {
+    pub(crate) fn arrived(&mut self) -> Vec<Value> {
         self.stream.set_nonblocking(true).expect("non-blocking");
         while self.read_once() {}
         self.stream.set_nonblocking(false).expect("blocking");
@@ -295,17 +297,17 @@ impl Client {
     }
 
     /// Whether the server has ended the connection, as far as has been read.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
     /// Ends the writing side; replies can still come.
-    pub fn shutdown_write(&self) {
+    pub(crate) fn shutdown_write(&self) {
         self.stream.shutdown(Shutdown::Write).expect("half-close");
     }
 
     /// Resets the connection: what is unsent or unread is thrown away.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("linger");
     }
 
@@ -319,7 +321,9 @@ impl Client {
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
-                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => self.closed = true,
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+                    self.closed = true;
+                }
                 _ => self.fail(&format!("a read failed: {error}")),
             },
         }
@@ -334,7 +338,8 @@ impl Client {
         if text.len() > self.line_max {
             self.fail(&format!("a line of {} bytes, the limit is {}", text.len(), self.line_max));
         }
-        let line = serde_json::from_str::<Value>(&text).unwrap_or_else(|error| self.fail(&format!("no JSON: {error}")));
+        let line = serde_json::from_str::<Value>(&text)
+            .unwrap_or_else(|error| self.fail(&format!("no JSON: {error}")));
         if let Err(fault) = check_shape(&line) {
             self.fail(&fault);
         }
@@ -349,7 +354,7 @@ impl Client {
     }
 
     /// Ends the test with the last lines of this connection.
-    pub fn fail(&self, what: &str) -> ! {
+    pub(crate) fn fail(&self, what: &str) -> ! {
         let transcript = Vec::from_iter(self.transcript.iter().map(String::as_str)).join("\n");
         panic!("{what}\nthe connection's last lines:\n{transcript}");
     }
@@ -367,7 +372,9 @@ fn check_shape(line: &Value) -> Result<(), String> {
         "error" if !object.get("id").is_none_or(id_fits) => fault("an error with a strange id"),
         "error" => coded(line, &ERROR_CODES),
         _ if object.contains_key("id") => fault("a push with an id"),
-        "bye" if !line["reconnect_after_ms"].is_null() && !line["reconnect_after_ms"].is_u64() => fault("reconnect"),
+        "bye" if !line["reconnect_after_ms"].is_null() && !line["reconnect_after_ms"].is_u64() => {
+            fault("reconnect")
+        }
         "bye" => coded(line, &BYE_CODES),
         _ if !PUSH_TYPES.contains(&kind) => fault("a push that the page does not know"),
         _ => Ok(()),

@@ -133,7 +133,7 @@ fn a_reset_is_harmless() {
     let house = shared();
     let (amy, bob) = house.pair();
     for n in 0..20 {
-        let mut client = house.session(&amy);
+        let (mut client, _) = house.login(&amy);
         for id in 0..50 {
             client.tell(&json!({"type": "history", "id": id, "conv": 1}));
             client.tell(&json!({"type": "send", "id": id, "user": bob.id, "text": format!("{n}.{id}")}));
@@ -141,7 +141,7 @@ fn a_reset_is_harmless() {
         client.raw(b"{\"type\":\"half");
         client.reset();
     }
-    let mut client = house.session(&amy);
+    let mut client = house.held(&amy);
     let (conv, seq) = client.say(&bob, "still here");
     let page = client.ok(json!({"type": "history", "conv": conv, "limit": 1}));
     assert_eq!(page["messages"][0]["text"], "still here");

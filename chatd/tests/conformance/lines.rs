@@ -69,8 +69,17 @@ fn the_same_id_may_be_used_again() {
 #[test]
 fn an_id_out_of_range_is_bad_request() {
     let mut client = shared().connect();
-    for id in ["9007199254740992", "18446744073709551615", "18446744073709551616", "-1", "1.5", "\"7\"", "[]", "{}", "true"]
-    {
+    for id in [
+        "9007199254740992",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-1",
+        "1.5",
+        "\"7\"",
+        "[]",
+        "{}",
+        "true",
+    ] {
         client.raw(format!("{{\"type\":\"ping\",\"id\":{id}}}\n").as_bytes());
         let line = client.line();
         assert_eq!((&line["type"], &line["code"]), (&json!("error"), &json!("bad_request")), "id {id}");
@@ -155,7 +164,9 @@ fn invalid_utf8_is_bad_json() {
         [b"\xff", b"\xc3", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xf0\x9f\x98", b"\x80"];
     let mut client = shared().connect();
     for piece in pieces {
-        for (before, after) in [("", ""), ("{\"type\":\"", "\",\"id\":1}"), ("{\"type\":\"find_user\",\"name\":\"", "\"}")] {
+        for (before, after) in
+            [("", ""), ("{\"type\":\"", "\",\"id\":1}"), ("{\"type\":\"find_user\",\"name\":\"", "\"}")]
+        {
             client.raw(&[before.as_bytes(), piece, after.as_bytes(), b"\n"].concat());
             assert_eq!(client.line()["code"], "bad_json", "{piece:?} within {before}");
             client.fence();
@@ -182,7 +193,13 @@ fn deep_nesting_does_not_end_the_server() {
 #[test]
 fn an_object_without_a_type_is_bad_request() {
     let mut client = shared().connect();
-    for line in [json!({}), json!({"typ": "ping"}), json!({"type": 7}), json!({"type": null}), json!({"type": ["ping"]})] {
+    for line in [
+        json!({}),
+        json!({"typ": "ping"}),
+        json!({"type": 7}),
+        json!({"type": null}),
+        json!({"type": ["ping"]}),
+    ] {
         client.tell(&line);
         assert_eq!(client.line()["code"], "bad_request", "{line}");
         let mut with_id = line.clone();
@@ -208,9 +225,23 @@ fn what_is_not_in_the_product_yet_is_unsupported() {
     let house = shared();
     let mut client = house.session(&house.user("amy"));
     for kind in [
-        "friend_request", "friend_accept", "friend_reject", "friend_remove", "friends", "block", "unblock", "blocked",
-        "group_create", "group_join", "group_leave", "group_invite", "group_kick", "group_role", "group_rename",
-        "group_members", "groups",
+        "friend_request",
+        "friend_accept",
+        "friend_reject",
+        "friend_remove",
+        "friends",
+        "block",
+        "unblock",
+        "blocked",
+        "group_create",
+        "group_join",
+        "group_leave",
+        "group_invite",
+        "group_kick",
+        "group_role",
+        "group_rename",
+        "group_members",
+        "groups",
     ] {
         let request = json!({"type": kind, "user": 1, "conv": 1, "name": "x", "open": true, "role": "admin"});
         assert_eq!(client.err(request), "unsupported_type", "{kind}");
@@ -221,7 +252,9 @@ fn what_is_not_in_the_product_yet_is_unsupported() {
 #[test]
 fn unknown_fields_are_ignored() {
     let mut client = shared().connect();
-    let ok = client.ok(json!({"type": "ping", "x": null, "Type": "login", "ids": [1, {"type": "nope"}], "conv": -1, "": ""}));
+    let ok = client.ok(
+        json!({"type": "ping", "x": null, "Type": "login", "ids": [1, {"type": "nope"}], "conv": -1, "": ""}),
+    );
     assert!(ok["time_ms"].is_u64());
 }
 
@@ -263,7 +296,16 @@ fn a_missing_field_is_bad_request_under_the_requests_id() {
 fn a_field_of_the_wrong_type_or_out_of_range_is_bad_request() {
     let house = shared();
     let mut client = house.session(&house.user("amy"));
-    let not_an_id = [json!(0), json!(-1), json!(1.5), json!(ID_MAX + 1), json!(u64::MAX), json!(true), json!([1]), json!({})];
+    let not_an_id = [
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!(ID_MAX + 1),
+        json!(u64::MAX),
+        json!(true),
+        json!([1]),
+        json!({}),
+    ];
     let mut requests = vec![
         json!({"type": "register", "name": 5, "password": "long enough"}),
         json!({"type": "register", "name": "x", "password": 12_345_678}),

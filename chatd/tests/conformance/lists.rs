@@ -11,7 +11,12 @@ fn talk(house: &House, count: u64) -> (User, User, u64) {
 }
 
 fn seqs(page: &Value) -> Vec<u64> {
-    page["messages"].as_array().expect("messages").iter().map(|entry| entry["seq"].as_u64().expect("seq")).collect()
+    page["messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .map(|entry| entry["seq"].as_u64().expect("seq"))
+        .collect()
 }
 
 #[test]
@@ -23,7 +28,11 @@ fn history_gives_the_last_page_in_increasing_order() {
     assert_eq!(seqs(&page), Vec::from_iter(151..=250), "100 unless told otherwise");
     assert!(has_more(&page));
     for entry in page["messages"].as_array().unwrap() {
-        assert_eq!((&entry["from"], &entry["text"]), (&json!(amy.id), &json!(entry["seq"].to_string())), "{entry}");
+        assert_eq!(
+            (&entry["from"], &entry["text"]),
+            (&json!(amy.id), &json!(entry["seq"].to_string())),
+            "{entry}"
+        );
         assert_recent(&entry["time_ms"]);
     }
 }
@@ -72,7 +81,8 @@ fn a_page_that_ends_exactly_says_that_there_is_no_more() {
     let (_, bob, conv) = talk(house, 30);
     let mut client = house.session(&bob);
     for bounds in [json!({}), json!({"after": 15}), json!({"before": 16})] {
-        let mut request = json!({"type": "history", "conv": conv, "limit": if bounds == json!({}) { 30 } else { 15 }});
+        let mut request =
+            json!({"type": "history", "conv": conv, "limit": if bounds == json!({}) { 30 } else { 15 }});
         for (field, value) in bounds.as_object().unwrap() {
             request[field] = value.clone();
         }
@@ -101,7 +111,8 @@ fn both_members_read_the_same_history() {
     let house = shared();
     let (amy, bob, conv) = talk(house, 5);
     house.session(&bob).say(&amy, "6");
-    let read = |user: &User| house.session(user).ok(json!({"type": "history", "conv": conv}))["messages"].clone();
+    let read =
+        |user: &User| house.session(user).ok(json!({"type": "history", "conv": conv}))["messages"].clone();
     assert_eq!(read(&amy), read(&bob));
 }
 
@@ -115,7 +126,10 @@ fn a_limit_is_1_to_200() {
         assert_eq!(seqs(&page), Vec::from_iter(221 - limit..=220));
     }
     for limit in [json!(0), json!(-1), json!(201), json!(1.5), json!("5"), json!(u64::MAX), json!([])] {
-        for request in [json!({"type": "history", "conv": conv, "limit": limit}), json!({"type": "conversations", "limit": limit})] {
+        for request in [
+            json!({"type": "history", "conv": conv, "limit": limit}),
+            json!({"type": "conversations", "limit": limit}),
+        ] {
             assert_eq!(client.err(request.clone()), "bad_request", "{request}");
             client.fence();
         }
@@ -195,7 +209,9 @@ fn a_conversation_is_listed_with_its_cursors_on_both_sides() {
     assert_eq!(conversations(house, &bob), [seen_by_bob]);
     let seen_by_amy = json!({"conv": conv, "kind": "direct", "name": bob.name, "user": bob.id, "last_seq": 5, "delivered": 0, "read": 0, "unread": 0});
     let amys = conversations(house, &amy);
-    let fields = |entry: &Value| ["conv", "kind", "name", "user", "last_seq", "unread"].map(|field| entry[field].clone());
+    let fields = |entry: &Value| {
+        ["conv", "kind", "name", "user", "last_seq", "unread"].map(|field| entry[field].clone())
+    };
     assert_eq!(amys.iter().map(fields).collect::<Vec<_>>(), [fields(&seen_by_amy)]);
 }
 

@@ -4,10 +4,12 @@ use crate::client::Client;
 use crate::server::{House, User, place, shared};
 use serde_json::{Value, json};
 
-/// Two people and a conversation of `count` messages, none of them acked.
+/// Two people and a conversation of `count` messages, none of them acked by bob.
 fn talk(house: &House, count: u64) -> (User, User, u64) {
     let (amy, bob) = house.pair();
-    let conv = house.session(&amy).say_many(&bob, 1, count);
+    let mut amys = house.session(&amy);
+    let conv = amys.say_many(&bob, 1, count);
+    amys.ack(conv, count);
     (amy, bob, conv)
 }
 
@@ -166,8 +168,17 @@ fn strange_cursors_are_bad_request_or_ignored_and_disturb_nothing() {
     let stranger = house.user("eve");
     let others = house.session(&amy).say(&stranger, "not for bob").0;
     let mut bobs = house.held(&bob);
-    for cursors in [json!([]), json!(5), json!(null), json!("55"), json!({"x": 1}), json!({"1": "x"}), json!({"1": -1}), json!({"1": 1.5}), json!({"-1": 1})]
-    {
+    for cursors in [
+        json!([]),
+        json!(5),
+        json!(null),
+        json!("55"),
+        json!({"x": 1}),
+        json!({"1": "x"}),
+        json!({"1": -1}),
+        json!({"1": 1.5}),
+        json!({"-1": 1}),
+    ] {
         let code = bobs.err(json!({"type": "sync", "cursors": cursors}));
         assert_eq!(code, "bad_request", "{cursors}");
         bobs.fence();

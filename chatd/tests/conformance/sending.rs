@@ -84,7 +84,8 @@ fn all_sessions_of_both_see_the_same_order() {
         let mut seqs = BTreeSet::new();
         let mut last_pushed = 0;
         while seqs.len() < 120 {
-            let line = session.take("an ok or a message", |line| line["type"] == "ok" || line["type"] == "message");
+            let line =
+                session.take("an ok or a message", |line| line["type"] == "ok" || line["type"] == "message");
             let seq = place(&line).1;
             assert!(seqs.insert(seq), "twice: {line}");
             if line["type"] == "message" {
@@ -124,8 +125,21 @@ fn a_text_comes_back_byte_for_byte() {
     let (amy, bob) = house.pair();
     let (mut amys, mut bobs) = (house.session(&amy), house.session(&bob));
     for text in [
-        "\n", "\t", " ", "  two  ", "'; drop table message; --", "\"\\/%_?$1", "😀👨‍👩‍👧‍👦🏳️‍🌈", "汉字かなカナ한글", "שלום عربي", "e\u{301} \u{e9} ﬁ Å",
-        "\u{2028}\u{2029}\u{feff}\u{200b}\u{202e}", "\u{fffd}\u{ffff}\u{10ffff}", "{\"type\":\"bye\"}", "null", "0",
+        "\n",
+        "\t",
+        " ",
+        "  two  ",
+        "'; drop table message; --",
+        "\"\\/%_?$1",
+        "😀👨‍👩‍👧‍👦🏳️‍🌈",
+        "汉字かなカナ한글",
+        "שלום عربي",
+        "e\u{301} \u{e9} ﬁ Å",
+        "\u{2028}\u{2029}\u{feff}\u{200b}\u{202e}",
+        "\u{fffd}\u{ffff}\u{10ffff}",
+        "{\"type\":\"bye\"}",
+        "null",
+        "0",
     ] {
         let conv = amys.say(&bob, text).0;
         assert_eq!(bobs.push("message")["text"], text);
@@ -139,7 +153,8 @@ fn a_text_is_1_to_16384_bytes() {
     let house = shared();
     let (amy, bob) = house.pair();
     let (mut amys, mut bobs) = (house.session(&amy), house.session(&bob));
-    for text in ["x".to_owned(), "x".repeat(16_384), "é".repeat(8192), "😀".repeat(4096), "\"".repeat(16_384)] {
+    for text in ["x".to_owned(), "x".repeat(16_384), "é".repeat(8192), "😀".repeat(4096), "\"".repeat(16_384)]
+    {
         amys.say(&bob, &text);
         assert_eq!(bobs.push("message")["text"], text);
     }
@@ -192,11 +207,15 @@ fn the_same_client_id_with_another_text_is_a_conflict() {
     let house = shared();
     let (amy, bob) = house.pair();
     let mut amys = house.session(&amy);
-    let conv = amys.ok(json!({"type": "send", "user": bob.id, "text": "one", "client_id": "c-1"}))["conv"].clone();
+    let conv =
+        amys.ok(json!({"type": "send", "user": bob.id, "text": "one", "client_id": "c-1"}))["conv"].clone();
     let other_text = json!({"type": "send", "user": bob.id, "text": "two", "client_id": "c-1"});
     assert_eq!(amys.err(other_text.clone()), "conflict");
     assert_eq!(house.session(&amy).err(other_text), "conflict", "on another session too");
-    assert_eq!(amys.err(json!({"type": "send", "conv": conv, "text": "One", "client_id": "c-1"})), "conflict");
+    assert_eq!(
+        amys.err(json!({"type": "send", "conv": conv, "text": "One", "client_id": "c-1"})),
+        "conflict"
+    );
     assert_eq!(amys.say(&bob, "next").1, 2);
 }
 
@@ -226,7 +245,10 @@ fn pipelined_resends_are_kept_once() {
     for (here, there) in ids {
         replies.extend([amys.reply(here), other.reply(there)]);
     }
-    assert!(replies.iter().all(|reply| reply["type"] == "ok" && place(reply) == place(&replies[0])), "{replies:?}");
+    assert!(
+        replies.iter().all(|reply| reply["type"] == "ok" && place(reply) == place(&replies[0])),
+        "{replies:?}"
+    );
     let first = replies.iter().filter(|reply| !reply["duplicate"].as_bool().unwrap_or(false)).count();
     assert_eq!(first, 1, "{replies:?}");
     amys.say(&bob, "next");

@@ -3,108 +3,108 @@
 use crate::client::{Client, WAIT};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use testkit::Chatd;
 
 /// The password of everybody here.
-pub const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
 static SHARED: OnceLock<House> = OnceLock::new();
 static PEOPLE: AtomicUsize = AtomicUsize::new(0);
 
 /// A registered user.
 #[derive(Clone, Debug)]
-pub struct User {
+pub(crate) struct User {
     /// The id that `register` gave.
-    pub id: u64,
+    pub(crate) id: u64,
     /// The spelling at registration.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// A running server.
 #[derive(Debug)]
-pub struct House {
+pub(crate) struct House {
     /// The process.
-    pub chatd: Chatd,
+    pub(crate) chatd: Chatd,
 }
 
 /// The server that tests share. Testkit's reaper ends it with the test process.
-pub fn shared() -> &'static House {
+pub(crate) fn shared() -> &'static House {
     SHARED.get_or_init(House::own)
 }
 
 /// A name that nobody has yet.
-pub fn fresh_name(base: &str) -> String {
+pub(crate) fn fresh_name(base: &str) -> String {
     format!("{base}.{}", PEOPLE.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     u64::try_from(now.as_millis()).expect("fits")
 }
 
 /// Asserts that a value is a time within a minute of now.
-pub fn assert_recent(time_ms: &Value) {
+pub(crate) fn assert_recent(time_ms: &Value) {
     let time = time_ms.as_u64().expect("a time in milliseconds");
     assert!(time.abs_diff(now_ms()) < 60_000, "{time} is not now");
 }
 
 impl House {
     /// A server of one's own, with defaults.
-    pub fn own() -> Self {
+    pub(crate) fn own() -> Self {
         Self::with_config("")
     }
 
     /// A server of one's own, with this added to its configuration.
-    pub fn with_config(toml: &str) -> Self {
+    pub(crate) fn with_config(toml: &str) -> Self {
         let builder = Chatd::builder(env!("CARGO_BIN_EXE_chatd"));
         let chatd = builder.more_config(toml).start().expect("the server starts");
         Self { chatd }
     }
 
     /// Where clients connect.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.chatd.chat_addr()
     }
 
     /// A connection that has been greeted.
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         let mut client = Client::connect(self.addr());
         client.push("hello");
         client
     }
 
     /// Registers somebody whose name starts with `base`.
-    pub fn user(&self, base: &str) -> User {
+    pub(crate) fn user(&self, base: &str) -> User {
         let name = fresh_name(base);
         let ok = self.connect().ok(json!({"type": "register", "name": name, "password": PASSWORD}));
         User { id: ok["user"].as_u64().expect("a user id"), name }
     }
 
     /// Two people.
-    pub fn pair(&self) -> (User, User) {
+    pub(crate) fn pair(&self) -> (User, User) {
         (self.user("amy"), self.user("bob"))
     }
 
     /// A connection with a login and its reply; pushes are unread.
-    pub fn login(&self, user: &User) -> (Client, Value) {
+    pub(crate) fn login(&self, user: &User) -> (Client, Value) {
         let mut client = self.connect();
         let ok = client.ok(json!({"type": "login", "name": user.name, "password": PASSWORD}));
         (client, ok)
     }
 
     /// A session that has caught up: `synced` is read, what came before it is in the inbox.
-    pub fn session(&self, user: &User) -> Client {
+    pub(crate) fn session(&self, user: &User) -> Client {
         let (mut client, _) = self.login(user);
         client.push("synced");
         client
     }
 
     /// A session that holds its streams until `sync`.
-    pub fn held(&self, user: &User) -> Client {
+    pub(crate) fn held(&self, user: &User) -> Client {
         let mut client = self.connect();
         client.ok(json!({"type": "login", "name": user.name, "password": PASSWORD, "hold": true}));
         client
@@ -113,13 +113,13 @@ impl House {
 
 impl Client {
     /// Sends a text to a user and waits until it is durable: the conversation and the number.
-    pub fn say(&mut self, to: &User, text: &str) -> (u64, u64) {
+    pub(crate) fn say(&mut self, to: &User, text: &str) -> (u64, u64) {
         let ok = self.ok(json!({"type": "send", "user": to.id, "text": text}));
         place(&ok)
     }
 
     /// Sends `count` texts, numbered from `first`, in one write, and waits for all replies: the conversation.
-    pub fn say_many(&mut self, to: &User, first: u64, count: u64) -> u64 {
+    pub(crate) fn say_many(&mut self, to: &User, first: u64, count: u64) -> u64 {
         let mut batch = String::new();
         let mut ids = Vec::new();
         for n in first..first + count {
@@ -138,22 +138,22 @@ impl Client {
     }
 
     /// The numbers of the next `count` messages.
-    pub fn next_seqs(&mut self, count: usize) -> Vec<u64> {
+    pub(crate) fn next_seqs(&mut self, count: usize) -> Vec<u64> {
         (0..count).map(|_| self.push("message")["seq"].as_u64().expect("a seq")).collect()
     }
 
     /// The texts of the next `count` messages.
-    pub fn next_texts(&mut self, count: usize) -> Vec<String> {
+    pub(crate) fn next_texts(&mut self, count: usize) -> Vec<String> {
         (0..count).map(|_| self.push("message")["text"].as_str().expect("a text").to_owned()).collect()
     }
 
     /// Acknowledges and waits until that is durable.
-    pub fn ack(&mut self, conv: u64, seq: u64) {
+    pub(crate) fn ack(&mut self, conv: u64, seq: u64) {
         self.ok(json!({"type": "ack", "conv": conv, "seq": seq}));
     }
 
     /// One user's marks in a conversation: delivered and read.
-    pub fn marks_of(&mut self, conv: u64, user: &User) -> (u64, u64) {
+    pub(crate) fn marks_of(&mut self, conv: u64, user: &User) -> (u64, u64) {
         let ok = self.ok(json!({"type": "marks", "conv": conv}));
         let marks = ok["marks"].as_array().expect("a list of marks");
         let mark = marks.iter().find(|mark| mark["user"] == json!(user.id)).expect("the user's marks");
@@ -161,17 +161,17 @@ impl Client {
     }
 
     /// Waits until a user's marks are so, asking again and again, within the usual bound.
-    pub fn await_marks(&mut self, conv: u64, user: &User, marks: (u64, u64)) {
+    pub(crate) fn await_marks(&mut self, conv: u64, user: &User, marks: (u64, u64)) {
         testkit::wait_until(&format!("marks {marks:?}"), WAIT, || self.marks_of(conv, user) == marks);
     }
 }
 
 /// The conversation and the number in an `ok` or a push.
-pub fn place(line: &Value) -> (u64, u64) {
+pub(crate) fn place(line: &Value) -> (u64, u64) {
     (line["conv"].as_u64().expect("a conv"), line["seq"].as_u64().expect("a seq"))
 }
 
 /// Whether a list says that there is more.
-pub fn has_more(list: &Value) -> bool {
+pub(crate) fn has_more(list: &Value) -> bool {
     list["more"].as_bool().unwrap_or(false)
 }

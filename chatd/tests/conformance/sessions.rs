@@ -85,7 +85,8 @@ fn after_a_logout_no_push_of_that_session_comes() {
         client.ok(json!({"type": "login", "name": bob.name, "password": PASSWORD}));
         client.push("synced");
         carols.say(&bob, "for bob");
-        let pushed = client.take("bob's message", |line| line["text"] == "for bob" && line["seq"] == json!(round + 1));
+        let pushed =
+            client.take("bob's message", |line| line["text"] == "for bob" && line["seq"] == json!(round + 1));
         assert_eq!(pushed["to"], json!(bob.id));
         assert!(client.seen("message").iter().all(|line| line["to"] == json!(bob.id)));
         client.ok(json!({"type": "logout"}));

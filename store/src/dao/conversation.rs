@@ -22,7 +22,8 @@ pub(super) const BY_PAIR: &str = "SELECT c.id, c.kind, c.user_lo, c.user_hi, lo.
 pub(super) const INSERT: &str =
     "INSERT INTO conversation (id, kind, user_lo, user_hi, created_ms) VALUES (?, ?, ?, ?, ?)";
 pub(super) const INSERT_MEMBER: &str = "INSERT INTO member (user, conv) VALUES (?, ?)";
-pub(super) const LIST: &str = "SELECT c.id, c.kind, p.id, p.name, c.last_seq, m.delivered_seq, m.read_seq, m.own_seq
+pub(super) const LIST: &str =
+    "SELECT c.id, c.kind, p.id, p.name, c.last_seq, m.delivered_seq, m.read_seq, m.own_seq
     FROM member m
     JOIN conversation c ON c.id = m.conv
     JOIN user p ON p.id = CASE WHEN c.user_lo = m.user THEN c.user_hi ELSE c.user_lo END
@@ -74,7 +75,8 @@ impl<'a> ConversationDao<'a> {
         let id = IdDao::new(self.db).take(IdName::Conv, 1)?;
         let id = ConvId::new(id).ok_or_else(|| StoreError::internal("conversation ids are used up"))?;
         let kind = Kind::Direct.as_i64();
-        self.db.execute(INSERT, &[id.into(), kind.into(), a.min(b).into(), a.max(b).into(), now_ms.into()])?;
+        self.db
+            .execute(INSERT, &[id.into(), kind.into(), a.min(b).into(), a.max(b).into(), now_ms.into()])?;
         for user in [a, b] {
             self.db.execute(INSERT_MEMBER, &[user.into(), id.into()])?;
         }
@@ -93,7 +95,12 @@ impl<'a> ConversationDao<'a> {
     ///
     /// # Errors
     /// The engine's.
-    pub fn list(&mut self, user: UserId, after: Option<ConvId>, limit: u32) -> Result<Vec<Listed>, StoreError> {
+    pub fn list(
+        &mut self,
+        user: UserId,
+        after: Option<ConvId>,
+        limit: u32,
+    ) -> Result<Vec<Listed>, StoreError> {
         let after = after.map_or(0, ConvId::as_i64);
         self.db.query(LIST, &[user.into(), after.into(), i64::from(limit).into()], listed)
     }

@@ -13,7 +13,8 @@ pub struct CursorDao<'a> {
 }
 
 pub(super) const GET: &str = "SELECT user, delivered_seq, read_seq FROM member WHERE user = ? AND conv = ?";
-pub(super) const MARKS: &str = "SELECT user, delivered_seq, read_seq FROM member WHERE conv = ? ORDER BY user";
+pub(super) const MARKS: &str =
+    "SELECT user, delivered_seq, read_seq FROM member WHERE conv = ? ORDER BY user";
 pub(super) const SET: &str = "UPDATE member SET delivered_seq = ?, read_seq = ? WHERE user = ? AND conv = ?";
 pub(super) const SET_OWN: &str = "UPDATE member SET own_seq = ? WHERE user = ? AND conv = ?";
 

@@ -110,8 +110,7 @@ impl<'a> MessageDao<'a> {
         time_ms: i64,
         text: &str,
     ) -> Result<(), StoreError> {
-        let params =
-            [conv.into(), seq.into(), sender.into(), session.into(), time_ms.into(), text.into()];
+        let params = [conv.into(), seq.into(), sender.into(), session.into(), time_ms.into(), text.into()];
         self.db.execute(INSERT, &params)?;
         Ok(())
     }
@@ -119,7 +118,8 @@ impl<'a> MessageDao<'a> {
 
 fn entry(conv: ConvId, members: &Members, row: &Row<'_>) -> Result<Entry, StoreError> {
     let sender: UserId = row.get(1)?;
-    let (Some(name), Some((recipient, recipient_name))) = (members.name(sender), members.other(sender)) else {
+    let (Some(name), Some((recipient, recipient_name))) = (members.name(sender), members.other(sender))
+    else {
         return Err(StoreError::corrupt(format!("conversation {conv} holds an entry by a stranger")));
     };
     Ok(Entry {

@@ -38,6 +38,11 @@ impl<'a> OfflineMessageDao<'a> {
         let Some(mark) = CursorDao::new(self.db).get(user, conv)? else {
             return Ok(Page::default());
         };
-        MessageDao::new(self.db).after(conv, mark.delivered, Seq::new(schema::limits::ID_MAX).unwrap_or_default(), limit)
+        MessageDao::new(self.db).after(
+            conv,
+            mark.delivered,
+            Seq::new(schema::limits::ID_MAX).unwrap_or_default(),
+            limit,
+        )
     }
 }

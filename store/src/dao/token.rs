@@ -19,7 +19,8 @@ pub(super) const OF_USER: &str =
     "SELECT hash, user, device, created_ms, expires_ms FROM token WHERE user = ? ORDER BY expires_ms, hash";
 pub(super) const RENEW: &str = "UPDATE token SET expires_ms = ? WHERE hash = ? AND expires_ms < ?";
 pub(super) const DELETE: &str = "DELETE FROM token WHERE hash = ? AND user = ?";
-pub(super) const EXPIRED: &str = "SELECT hash, user FROM token WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?";
+pub(super) const EXPIRED: &str =
+    "SELECT hash, user FROM token WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?";
 
 impl<'a> TokenDao<'a> {
     /// On this connection.
@@ -81,7 +82,11 @@ impl<'a> TokenDao<'a> {
     ///
     /// # Errors
     /// The engine's.
-    pub fn delete_all(&mut self, user: UserId, keep: Option<&TokenHash>) -> Result<Vec<TokenHash>, StoreError> {
+    pub fn delete_all(
+        &mut self,
+        user: UserId,
+        keep: Option<&TokenHash>,
+    ) -> Result<Vec<TokenHash>, StoreError> {
         let mut gone: Vec<TokenHash> = self.of_user(user)?.into_iter().map(|row| row.hash).collect();
         gone.retain(|hash| Some(hash) != keep);
         for hash in &gone {

@@ -17,7 +17,8 @@ pub(super) const INSERT: &str =
     "INSERT INTO user (id, name, name_key, password_hash, created_ms) VALUES (?, ?, ?, ?, ?)";
 pub(super) const BY_ID: &str = "SELECT id, name, created_ms FROM user WHERE id = ?";
 pub(super) const BY_KEY: &str = "SELECT id, name, created_ms FROM user WHERE name_key = ?";
-pub(super) const CREDENTIALS_BY_ID: &str = "SELECT id, name, created_ms, password_hash FROM user WHERE id = ?";
+pub(super) const CREDENTIALS_BY_ID: &str =
+    "SELECT id, name, created_ms, password_hash FROM user WHERE id = ?";
 pub(super) const CREDENTIALS_BY_KEY: &str =
     "SELECT id, name, created_ms, password_hash FROM user WHERE name_key = ?";
 pub(super) const SET_HASH: &str = "UPDATE user SET password_hash = ? WHERE id = ?";

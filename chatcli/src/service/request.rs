@@ -1,0 +1,150 @@
+//! The lines that the client says.
+
+use std::collections::BTreeMap;
+
+use schema::request::RequestId;
+use schema::{ConvId, Seq};
+use serde::Serialize;
+
+/// A request as it is written.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Request<'a> {
+    Ping,
+    Register {
+        name: &'a str,
+        password: &'a str,
+    },
+    Login {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<&'a str>,
+        device: &'a str,
+        version: u32,
+        hold: bool,
+    },
+    Sync {
+        cursors: &'a BTreeMap<ConvId, Seq>,
+        more: bool,
+    },
+    Logout,
+    FindUser {
+        name: &'a str,
+    },
+    Send {
+        client_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        conv: Option<ConvId>,
+        text: &'a str,
+    },
+    Ack {
+        conv: ConvId,
+        seq: Seq,
+    },
+    Read {
+        conv: ConvId,
+        seq: Seq,
+    },
+    Typing {
+        conv: ConvId,
+    },
+    Marks {
+        conv: ConvId,
+    },
+    History {
+        conv: ConvId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        before: Option<Seq>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<Seq>,
+        limit: usize,
+    },
+    Conversations {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<ConvId>,
+        limit: usize,
+    },
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    #[serde(flatten)]
+    request: &'a Request<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<RequestId>,
+}
+
+/// A request as a line, without its end.
+pub(crate) fn line(request: &Request<'_>, id: Option<RequestId>) -> Vec<u8> {
+    // These types have string keys only, which is all that can fail when writing to memory.
+    serde_json::to_vec(&Envelope { request, id }).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(request: &Request<'_>, id: Option<u64>) -> String {
+        String::from_utf8(line(request, id)).unwrap()
+    }
+
+    #[test]
+    fn requests_are_written_as_the_protocol_shows_them() {
+        let conv = ConvId::new(55).unwrap();
+        let send = Request::Send { client_id: "c-1", user: Some("bob"), conv: None, text: "hi\n\"you\"" };
+        assert_eq!(
+            text(&send, Some(7)),
+            r#"{"type":"send","client_id":"c-1","user":"bob","text":"hi\n\"you\"","id":7}"#
+        );
+        assert_eq!(text(&Request::Ping, Some(0)), r#"{"type":"ping","id":0}"#);
+        let cursors = BTreeMap::from([(conv, Seq::new(100).unwrap())]);
+        assert_eq!(
+            text(&Request::Sync { cursors: &cursors, more: true }, Some(2)),
+            r#"{"type":"sync","cursors":{"55":100},"more":true,"id":2}"#
+        );
+        assert_eq!(
+            text(&Request::Ack { conv, seq: Seq::new(3).unwrap() }, None),
+            r#"{"type":"ack","conv":55,"seq":3}"#
+        );
+    }
+
+    #[test]
+    fn the_server_reads_what_is_written() {
+        let conv = ConvId::new(55).unwrap();
+        let seq = Seq::new(3).unwrap();
+        let cursors = BTreeMap::from([(conv, seq)]);
+        let login = |name, password, token| Request::Login {
+            name,
+            password,
+            token,
+            device: "chatcli",
+            version: 1,
+            hold: true,
+        };
+        for request in [
+            Request::Ping,
+            Request::Register { name: "amy", password: "correct horse" },
+            login(Some("amy"), Some("correct horse"), None),
+            login(None, None, Some("abc")),
+            Request::Sync { cursors: &cursors, more: false },
+            Request::Logout,
+            Request::FindUser { name: "bob" },
+            Request::Send { client_id: "c", user: None, conv: Some(conv), text: "x" },
+            Request::Ack { conv, seq },
+            Request::Read { conv, seq },
+            Request::Typing { conv },
+            Request::Marks { conv },
+            Request::History { conv, before: Some(seq), after: None, limit: 200 },
+            Request::Conversations { after: None, limit: 200 },
+        ] {
+            let line = line(&request, Some(1));
+            let read = schema::request::parse(&line);
+            assert!(read.is_ok(), "{}: {read:?}", String::from_utf8_lossy(&line));
+        }
+    }
+}

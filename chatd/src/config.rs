@@ -1,0 +1,318 @@
+//! The configuration: a TOML file, overridden by `CHATD_*` variables, overridden by flags.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use logd::LoginConfig;
+use schema::limits::{IDLE_TIMEOUT, LOGIN_TIMEOUT};
+use serde::Deserialize;
+use store::DbConfig;
+
+/// The chat server.
+///
+/// Without any option it listens on 127.0.0.1:6000 and keeps its tables in a SQLite file under ./chat-data; nothing else needs to be installed or
+/// configured. Clients speak JSON lines over TCP (see docs/protocol.md); `chatcli` is one.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "chatd", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// Reads the configuration from this TOML file.
+    #[arg(long, value_name = "FILE", env = "CHATD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where clients connect; port 0 takes a free one [default: 127.0.0.1:6000]
+    #[arg(long, value_name = "ADDR", env = "CHATD_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Where the operator asks for /healthz and /readyz; keep it on loopback [default: 127.0.0.1:6001]
+    #[arg(long, value_name = "ADDR", env = "CHATD_ADMIN")]
+    admin: Option<SocketAddr>,
+    /// This node's name, shown in `hello` [default: chatd]
+    #[arg(long, value_name = "NAME", env = "CHATD_NODE")]
+    node: Option<String>,
+    /// The folder of the tables and the log; made when missing [default: ./chat-data]
+    #[arg(long, value_name = "DIR", env = "CHATD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Keeps the tables in MySQL or MariaDB (not in this version)
+    #[arg(long, value_name = "URL", env = "CHATD_MYSQL", hide_env_values = true)]
+    mysql: Option<String>,
+    /// Joins a cluster through Redis (not in this version)
+    #[arg(long, value_name = "URL", env = "CHATD_REDIS", hide_env_values = true)]
+    redis: Option<String>,
+    /// Finds the login service through ZooKeeper (not in this version)
+    #[arg(long, value_name = "HOSTS", env = "CHATD_ZOOKEEPER")]
+    zookeeper: Option<String>,
+    /// Whether requests are rate-limited; this version has no limits yet, `off` is for load tests of later ones [default: on]
+    #[arg(long, value_name = "on|off", env = "CHATD_RATE_LIMITS")]
+    rate_limits: Option<Switch>,
+    /// Writes the bound ports and the pid to this file, as JSON, once every listener is bound
+    #[arg(long, value_name = "FILE", env = "CHATD_PORTS_FILE")]
+    ports_file: Option<PathBuf>,
+    /// Event loops, each on a thread of its own [default: one per core, at most 4]
+    #[arg(long, value_name = "N", env = "CHATD_THREADS")]
+    threads: Option<u16>,
+    /// The log [default: chatd.log in the data folder]
+    #[arg(long, value_name = "FILE", env = "CHATD_LOG_FILE")]
+    log_file: Option<PathBuf>,
+    /// What is logged, as in `info` or `warn,chatd=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "CHATD_LOG")]
+    log: Option<String>,
+    /// Messages of one transaction at most, 1 to 512; 1 shows what batching is worth [default: 512]
+    #[arg(long, value_name = "N", env = "CHATD_BATCH_MAX")]
+    batch_max: Option<usize>,
+    /// Checks the configuration and exits, 0 or 2
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+const EXIT_CODES: &str = "\
+Every option but --check is a key of the configuration file too, with _ for -.
+Signals: SIGTERM and SIGINT drain and end; SIGHUP reopens the log and reads the log filter anew.
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+/// The file's keys.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileConfig {
+    listen: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    node: Option<String>,
+    data_dir: Option<PathBuf>,
+    mysql: Option<String>,
+    redis: Option<String>,
+    zookeeper: Option<String>,
+    rate_limits: Option<Switch>,
+    ports_file: Option<PathBuf>,
+    threads: Option<u16>,
+    log_file: Option<PathBuf>,
+    log: Option<String>,
+    store: Option<DbConfig>,
+    login: LoginConfig,
+    limits: LimitsConfig,
+}
+
+/// Times that an operator may want to change.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LimitsConfig {
+    login_timeout_ms: u64,
+    idle_timeout_ms: u64,
+    shutdown_timeout_ms: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            login_timeout_ms: ms(LOGIN_TIMEOUT),
+            idle_timeout_ms: ms(IDLE_TIMEOUT),
+            shutdown_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl LimitsConfig {
+    pub(crate) const fn login_timeout(&self) -> Duration {
+        Duration::from_millis(self.login_timeout_ms)
+    }
+
+    pub(crate) const fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(crate) const fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.shutdown_timeout_ms)
+    }
+}
+
+/// The configuration as it is used.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) node: String,
+    pub(crate) ports_file: Option<PathBuf>,
+    pub(crate) threads: u16,
+    pub(crate) log_file: PathBuf,
+    pub(crate) log: String,
+    /// Set on the command line or by a variable: a reload does not change it.
+    pub(crate) log_is_fixed: bool,
+    pub(crate) store: DbConfig,
+    pub(crate) login: LoginConfig,
+    pub(crate) limits: LimitsConfig,
+}
+
+/// A configuration that cannot be used. The text names the place at fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ConfigError {
+    #[error("cannot read the configuration {}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("the configuration {} is wrong:\n{error}", path.display())]
+    File { path: PathBuf, error: Box<toml::de::Error> },
+    #[error("configuration key `{key}`: {message}")]
+    Value { key: &'static str, message: String },
+    #[error(
+        "{flag} is not in this version: it runs on its embedded tables, alone, with the login service inside; start it without {flag}"
+    )]
+    NotYet { flag: &'static str },
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    #[error(transparent)]
+    Login(#[from] logd::ConfigError),
+}
+
+/// Event loops by default at most: a chat server is rarely bound by its loops.
+const THREADS_DEFAULT_MAX: u16 = 4;
+/// Event loops at most, so that a mistyped number does not start a thousand threads.
+const THREADS_MAX: u16 = 256;
+
+impl Config {
+    /// Puts flags, variables and file together and checks every value.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub(crate) fn load(args: &Args) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            Some(path) => read(path)?,
+            None => FileConfig::default(),
+        };
+        let planned = [
+            ("--mysql", args.mysql.is_some() || file.mysql.is_some()),
+            ("--redis", args.redis.is_some() || file.redis.is_some()),
+            ("--zookeeper", args.zookeeper.is_some() || file.zookeeper.is_some()),
+        ];
+        if let Some((flag, _)) = planned.into_iter().find(|(_, asked)| *asked) {
+            return Err(ConfigError::NotYet { flag });
+        }
+        // No limits are there to be switched yet; the value is checked all the same.
+        let _ = args.rate_limits.or(file.rate_limits);
+        let mut store = file.store.unwrap_or_default();
+        if let Some(data_dir) = args.data_dir.clone().or(file.data_dir) {
+            store.data_dir = data_dir;
+        }
+        if let Some(batch_max) = args.batch_max {
+            store.batch_max = batch_max;
+        }
+        let log_file = args.log_file.clone().or(file.log_file);
+        let config = Self {
+            file: args.config.clone(),
+            listen: args.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6000))),
+            admin: args.admin.or(file.admin).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6001))),
+            node: args.node.clone().or(file.node).unwrap_or_else(|| "chatd".to_owned()),
+            ports_file: args.ports_file.clone().or(file.ports_file),
+            threads: args.threads.or(file.threads).unwrap_or_else(default_threads),
+            log_file: log_file.unwrap_or_else(|| store.data_dir.join("chatd.log")),
+            log_is_fixed: args.log.is_some(),
+            log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
+            store,
+            login: file.login,
+            limits: file.limits,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, message: &str| Err(ConfigError::Value { key, message: message.to_owned() });
+        self.store.validate()?;
+        self.login.validate()?;
+        if self.threads == 0 || self.threads > THREADS_MAX {
+            return wrong("threads", "must be from 1 to 256");
+        }
+        if self.node.is_empty() || self.node.len() > 64 || self.node.chars().any(char::is_control) {
+            return wrong("node", "must be 1 to 64 bytes without control characters");
+        }
+        if self.listen == self.admin && self.listen.port() != 0 {
+            return wrong("admin", "must differ from `listen`");
+        }
+        let times = [
+            ("limits.login_timeout_ms", self.limits.login_timeout_ms),
+            ("limits.idle_timeout_ms", self.limits.idle_timeout_ms),
+            ("limits.shutdown_timeout_ms", self.limits.shutdown_timeout_ms),
+        ];
+        for (key, ms) in times {
+            if !(100..=86_400_000).contains(&ms) {
+                return wrong(key, "must be from 100 to 86400000");
+            }
+        }
+        Ok(())
+    }
+
+    /// The log filter as the file has it now, for SIGHUP.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is wrong.
+    pub(crate) fn reload_filter(&self) -> Result<Option<String>, ConfigError> {
+        match &self.file {
+            Some(path) if !self.log_is_fixed => Ok(Some(read(path)?.log.unwrap_or_else(|| "info".to_owned()))),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<FileConfig, ConfigError> {
+    let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    toml::from_str(&text)
+        .map_err(|error| ConfigError::File { path: path.to_owned(), error: Box::new(error) })
+}
+
+fn default_threads() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(cores).unwrap_or(THREADS_DEFAULT_MAX).min(THREADS_DEFAULT_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn load(file: &str, flags: &[&str]) -> Result<Config, ConfigError> {
+        let mut path = tempfile::NamedTempFile::new().unwrap();
+        path.write_all(file.as_bytes()).unwrap();
+        let mut all = vec!["chatd", "--config", path.path().to_str().unwrap()];
+        all.extend(flags);
+        Config::load(&Args::parse_from(all))
+    }
+
+    #[test]
+    fn the_sample_is_the_defaults() {
+        let sample = load(include_str!("../chatd.sample.toml"), &[]).unwrap();
+        let default = load("", &[]).unwrap();
+        let plain = |config: &Config| format!("{:?}", Config { file: None, ..config.clone() });
+        assert_eq!(plain(&sample), plain(&default));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let config = load("listen = \"127.0.0.1:7000\"\nnode = \"a\"", &["--listen", "127.0.0.1:7001"]).unwrap();
+        assert_eq!(config.listen.port(), 7001);
+        assert_eq!(config.node, "a");
+    }
+
+    #[test]
+    fn errors_name_the_key_and_the_line() {
+        for (file, words) in [
+            ("nodee = \"x\"", "nodee"),
+            ("\n\nlisten = 5", "line 3"),
+            ("[store]\nbatch_max = 0", "batch_max"),
+            ("[login]\nhash_passes = 0", "hash_passes"),
+            ("[limits]\nidle_timeout_ms = 1", "limits.idle_timeout_ms"),
+            ("threads = 0", "threads"),
+            ("node = \"\"", "node"),
+            ("mysql = \"mysql://x\"", "--mysql"),
+        ] {
+            let text = load(file, &[]).unwrap_err().to_string();
+            assert!(text.contains(words), "{file:?} gives {text:?}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What other threads tell the chat service of a loop.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reactor::ConnId;
+use schema::error::{ByeCode, ErrorCode};
+use schema::login::LoginReply;
+use schema::request::RequestId;
+use schema::{ConvId, Seq, SessionId, UserId};
+use store::{CursorOutcome, SendOutcome};
+
+/// A message to the service.
+#[derive(Debug)]
+pub(crate) enum Post {
+    /// A transaction was committed, or failed. Every loop gets every one, in commit order.
+    Committed(Arc<Committed>),
+    /// The login service answered.
+    Login { conn: ConnId, id: Option<RequestId>, purpose: Purpose, reply: LoginReply },
+    /// The direct conversation that a `send` goes to was looked up.
+    Resolved(Box<Resolved>),
+    /// A query was answered: the fields of an `ok`, or why not.
+    Answer { conn: ConnId, session: SessionId, id: Option<RequestId>, body: Result<Vec<u8>, Refused> },
+    /// Where the user's streams start.
+    Positions { conn: ConnId, session: SessionId, positions: Option<Vec<store::Position>> },
+    /// Entries of a conversation that a session lags behind in. `None`: they could not be read.
+    Page { conn: ConnId, session: SessionId, conv: ConvId, entries: Option<Vec<PageEntry>> },
+    /// The last entry of a conversation whose sends may have been committed without our knowing. Ordered with the commits.
+    LastSeq { conv: ConvId, last: Option<Seq> },
+    /// A user is typing; `to` is the other one.
+    Typing { conv: ConvId, user: UserId, to: UserId },
+    /// End this session's connection.
+    End { conn: ConnId, session: SessionId, code: ByeCode },
+    /// The server is shutting down: finish what was accepted, take nothing more.
+    Drain,
+    /// This loop was so far behind that commits could not be handed to it: its sessions must start anew from the store.
+    Lost,
+}
+
+/// What was asked of the login service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Register,
+    Login { hold: bool },
+    Logout,
+    Password,
+}
+
+/// A commit with the line that its entries are pushed as, encoded once for all their recipients.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) sends: Vec<(SendOutcome, Bytes)>,
+    pub(crate) cursors: Vec<CursorOutcome>,
+}
+
+/// An entry read for catching up, encoded on the reading thread.
+#[derive(Debug)]
+pub(crate) struct PageEntry {
+    pub(crate) seq: Seq,
+    pub(crate) session: SessionId,
+    pub(crate) line: Bytes,
+}
+
+/// A `send` whose conversation was looked up first.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) conn: ConnId,
+    pub(crate) session: SessionId,
+    pub(crate) id: Option<RequestId>,
+    pub(crate) client_id: Option<Box<str>>,
+    pub(crate) text: String,
+    /// The key under which the answer is remembered.
+    pub(crate) peer: PeerKey,
+    pub(crate) result: Result<(ConvId, UserId), Refused>,
+}
+
+/// A user as a request named them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum PeerKey {
+    Id(UserId),
+    Name(Box<str>),
+}
+
+/// Why a request is refused, ready to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: &'static str,
+    pub(crate) retry_after_ms: Option<u64>,
+}
+
+impl Refused {
+    pub(crate) const fn new(code: ErrorCode, message: &'static str) -> Self {
+        Self { code, message, retry_after_ms: None }
+    }
+
+    pub(crate) const DEFECT: Self =
+        Self::new(ErrorCode::Internal, "the server failed; this is a defect");
+    pub(crate) const OVERLOADED: Self = Self {
+        code: ErrorCode::Overloaded,
+        message: "the server has too much to do; try again",
+        retry_after_ms: Some(500),
+    };
+    pub(crate) const UNAVAILABLE: Self = Self::new(
+        ErrorCode::Unavailable,
+        "the storage is unavailable; not known to be done, try again with the same client_id",
+    );
+    pub(crate) const NO_CONVERSATION: Self = Self::new(ErrorCode::NotFound, "there is no such conversation");
+    pub(crate) const NO_USER: Self = Self::new(ErrorCode::NotFound, "there is no such user");
+    pub(crate) const NOT_A_MEMBER: Self =
+        Self::new(ErrorCode::Forbidden, "you are not a member of this conversation");
+    pub(crate) const TO_ONESELF: Self =
+        Self::new(ErrorCode::BadRequest, "a message to oneself goes nowhere");
+    pub(crate) const LOGIN_FIRST: Self = Self::new(ErrorCode::Unauthorized, "log in first");
+}
+
+impl From<store::StoreError> for Refused {
+    fn from(error: store::StoreError) -> Self {
+        match error {
+            store::StoreError::Overloaded => Self::OVERLOADED,
+            store::StoreError::Unavailable { .. } | store::StoreError::Closed => Self::UNAVAILABLE,
+            other => {
+                log::error!("the store failed: {other}");
+                Self::DEFECT
+            }
+        }
+    }
+}

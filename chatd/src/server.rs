@@ -1,0 +1,242 @@
+//! `ChatServer`: puts the parts together, runs them, and takes them apart in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use logd::{LoginPool, LoginService};
+use reactor::{
+    EventLoopThreadPool, JoinError, LoopConfig, RunningServer, ServiceConfig, ServiceHandle, ServiceSlot,
+    TcpServer,
+};
+use schema::limits::{BYE_TIMEOUT, PUSH_OUTPUT_BYTES_MAX};
+use store::{Store, StoreError};
+
+use crate::admin::AdminService;
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::post::Post;
+use crate::service::{ChatService, JOBS_MAX, Node, OTHER_POSTS_MAX};
+use crate::sink::LoopSink;
+
+/// Descriptors that are no client connections: tables, logs, loops, probes.
+const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// Why the server could not start, or ended badly. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ServerError {
+    #[error("cannot listen on {address} (`{key}`): {error}")]
+    Listen { key: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot log to {}: {error}", path.display())]
+    Log { path: PathBuf, error: asynclog::LogError },
+    #[error("cannot start the login service: {0}")]
+    Login(String),
+    #[error("cannot start the threads: {0}")]
+    Threads(std::io::Error),
+    #[error("cannot write the ports file {}: {error}", path.display())]
+    Ports { path: PathBuf, error: std::io::Error },
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// A running chat server.
+pub(crate) struct ChatServer {
+    config: Config,
+    pool: EventLoopThreadPool,
+    chat: RunningServer<Post>,
+    admin: RunningServer<std::convert::Infallible>,
+    loops: Vec<ServiceHandle<Post>>,
+    node: Arc<Node>,
+    login: Arc<LoginPool>,
+    ready: Arc<AtomicBool>,
+    log: asynclog::Guard,
+}
+
+impl ChatServer {
+    /// Binds the listeners, opens the tables, starts the threads, and then takes clients.
+    ///
+    /// # Errors
+    /// What stood in the way, for the operator.
+    pub(crate) fn start(config: Config) -> Result<Self, ServerError> {
+        let descriptors = raise_descriptor_limit();
+        let chat = bind("listen", config.listen, chat_limits(descriptors))?;
+        let admin = bind("admin", config.admin, admin_limits())?;
+        let pool = EventLoopThreadPool::start(config.threads, LoopConfig::default())
+            .map_err(ServerError::Threads)?;
+        let slots = pool.service_slots::<Post>(JOBS_MAX + OTHER_POSTS_MAX);
+        let loops: Vec<_> = slots.iter().map(ServiceSlot::handle).collect();
+        let store = Store::open(&config.store, Box::new(LoopSink::new(loops.clone())))?;
+        let log = install_log(&config)?;
+        mark_loops(&pool);
+        let login = start_login(&store, &config)?;
+        let node = Arc::new(Node {
+            name: config.node.clone(),
+            store,
+            login: Arc::clone(&login) as Arc<dyn crate::login::LoginBackend>,
+            directory: Directory::default(),
+            loops: loops.clone(),
+            login_timeout: config.limits.login_timeout(),
+            idle_timeout: config.limits.idle_timeout(),
+        });
+        let ready = Arc::new(AtomicBool::new(true));
+        let chat = serve_chat(chat, slots, &node)?;
+        let admin = serve_admin(admin, &pool, &ready)?;
+        Ok(Self { config, pool, chat, admin, loops, node, login, ready, log })
+    }
+
+    pub(crate) fn chat_addr(&self) -> SocketAddr {
+        self.chat.local_addr()
+    }
+
+    pub(crate) fn admin_addr(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+
+    pub(crate) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// SIGHUP: the log's file is opened anew and its filter read from the configuration file.
+    pub(crate) fn reload(&self) {
+        self.log.reopen();
+        match self.config.reload_filter() {
+            Ok(None) => {}
+            Ok(Some(filter)) => match self.log.set_filter(&filter) {
+                Ok(()) => log::info!("the log filter is {filter:?} now"),
+                Err(error) => log::warn!("the log filter stays as it was: {error}"),
+            },
+            Err(error) => log::warn!("the configuration stays as it was: {error}"),
+        }
+    }
+
+    /// Drains and ends: no new clients, `bye` to those who are there once they are answered, everything accepted made durable. `hurry` is asked now and
+    /// then whether the operator has lost patience.
+    ///
+    /// # Errors
+    /// When a loop ended badly.
+    pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<(), ServerError> {
+        log::info!("shutting down");
+        self.ready.store(false, Ordering::Relaxed);
+        self.chat.stop_accepting();
+        for handle in &self.loops {
+            if handle.post(Post::Drain).is_err() {
+                log::warn!("loop {} takes no word of the shutdown", handle.loop_index());
+            }
+        }
+        let deadline = Instant::now() + self.config.limits.shutdown_timeout();
+        while self.chat.connections() > 0 && Instant::now() < deadline && !hurry() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let left = self.chat.connections();
+        if left > 0 {
+            log::warn!("{left} connections are cut off");
+        }
+        // The loops first: what their last sessions still write goes to the store, which drains what it has accepted.
+        self.pool.stop();
+        let joined = self.pool.join();
+        self.login.close();
+        self.node.store.close();
+        log::info!("ended");
+        drop(self.log);
+        Ok(joined?)
+    }
+}
+
+fn bind(key: &'static str, address: SocketAddr, limits: ServiceConfig) -> Result<TcpServer, ServerError> {
+    TcpServer::bind(address, limits).map_err(|error| ServerError::Listen { key, address, error })
+}
+
+/// The limits of a chat connection.
+fn chat_limits(descriptors: u64) -> ServiceConfig {
+    let mut limits = ServiceConfig::default();
+    limits.output_high = PUSH_OUTPUT_BYTES_MAX;
+    limits.output_low = PUSH_OUTPUT_BYTES_MAX / 4;
+    limits.output_pauses_reading = 4 * PUSH_OUTPUT_BYTES_MAX;
+    // What the replies to the greatest number of unanswered requests can come to, and some.
+    limits.output_max = 4 * 1024 * 1024;
+    limits.linger = BYE_TIMEOUT;
+    let connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
+    limits.connections_max = usize::try_from(connections).unwrap_or(usize::MAX);
+    limits
+}
+
+fn admin_limits() -> ServiceConfig {
+    let mut limits = ServiceConfig::default();
+    limits.connections_max = 32;
+    limits.frame_deadline = Some(Duration::from_secs(5));
+    limits.linger = Duration::from_secs(1);
+    limits
+}
+
+fn install_log(config: &Config) -> Result<asynclog::Guard, ServerError> {
+    let path = config.log_file.clone();
+    asynclog::Builder::new()
+        .file(&path)
+        .filter(config.log.as_str())
+        .install()
+        .map_err(|error| ServerError::Log { path, error })
+}
+
+fn mark_loops(pool: &EventLoopThreadPool) {
+    for handle in pool.handles() {
+        if handle.post(|_| asynclog::mark_loop_thread()).is_err() {
+            log::warn!("loop {} is not marked for the log", handle.index());
+        }
+    }
+}
+
+fn start_login(store: &Store, config: &Config) -> Result<Arc<LoginPool>, ServerError> {
+    let service = LoginService::new(store.clone(), &config.login)
+        .map_err(|error| ServerError::Login(error.to_string()))?;
+    let pool =
+        LoginPool::start(service, &config.login).map_err(|error| ServerError::Login(error.to_string()))?;
+    Ok(Arc::new(pool))
+}
+
+fn serve_chat(
+    server: TcpServer,
+    slots: Vec<ServiceSlot<Post>>,
+    node: &Arc<Node>,
+) -> Result<RunningServer<Post>, ServerError> {
+    let node = Arc::clone(node);
+    #[expect(clippy::expect_used, reason = "the node's handles are those of these very slots")]
+    let make = move |loop_index: u16| {
+        let me = node.loops.get(usize::from(loop_index)).expect("a loop outside the pool").clone();
+        ChatService::new(Arc::clone(&node), me)
+    };
+    server.serve_on(slots, make).map_err(ServerError::Threads)
+}
+
+fn serve_admin(
+    server: TcpServer,
+    pool: &EventLoopThreadPool,
+    ready: &Arc<AtomicBool>,
+) -> Result<RunningServer<std::convert::Infallible>, ServerError> {
+    let ready = Arc::clone(ready);
+    let make = move |_| AdminService { ready: Arc::clone(&ready) };
+    // Probes are few: one loop serves them.
+    let slots = pool.handles().iter().take(1).map(|handle| handle.service_slot(1)).collect();
+    server.serve_on(slots, make).map_err(ServerError::Threads)
+}
+
+/// Raises the soft descriptor limit to the hard one and says what it is now.
+fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum;
+    if limit.current != hard {
+        let before = limit.current;
+        limit.current = hard;
+        if setrlimit(Resource::Nofile, limit).is_err() {
+            limit.current = before;
+        }
+    }
+    limit.current.unwrap_or(u64::MAX)
+}

@@ -1,0 +1,323 @@
+//! `register`, `login`, `sync`, `logout`, `password`, `find_user`: who a connection is.
+
+use std::borrow::Cow;
+
+use reactor::ConnId;
+use schema::error::{ByeCode, ErrorCode};
+use schema::limits::{LINE_BYTES_MAX, LINE_BYTES_MAX_STRANGER, PROTOCOL_VERSION, SYNC_CURSORS_MAX};
+use schema::login::{LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, TokenId};
+use schema::reply::{Found, Registered, write_ok_with};
+use schema::request::{Proof, RequestId};
+use schema::text::Name;
+use schema::{ConvId, Seq, SessionId, UserId};
+use store::dao::UserDao;
+
+use super::{ChatService, Cx};
+use crate::directory::Live;
+use crate::post::{Post, Purpose, Refused};
+use crate::session::{PAUSE_LOGIN, Session, Stage};
+use crate::sink::millis;
+
+impl ChatService {
+    /// Asks the login service. What the client sends behind it waits, since it depends on the answer.
+    fn ask_login(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        purpose: Purpose,
+        call: LoginCall,
+    ) {
+        let failed = Post::Login { conn, id, purpose, reply: Err(LoginError::Internal) };
+        let Some(mut slot) = self.slot(failed) else {
+            return self.refuse(cx, conn, id, Refused::OVERLOADED);
+        };
+        Self::begin(cx, conn);
+        cx.pause(conn, PAUSE_LOGIN);
+        let now = cx.now();
+        if let Some(client) = cx.conn_mut(conn) {
+            client.login_since = Some(now);
+        }
+        slot.fallback = Some(Post::Login { conn, id, purpose, reply: Err(LoginError::Overloaded) });
+        let reply = Box::new(move |reply| slot.fill(Post::Login { conn, id, purpose, reply }));
+        // A call that was not taken was dropped with its slot, and the fallback says so.
+        let _ = self.node.login.submit(call, reply);
+    }
+
+    pub(super) fn on_login_reply(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        purpose: Purpose,
+        reply: LoginReply,
+    ) {
+        self.jobs = self.jobs.saturating_sub(1);
+        let now = cx.now();
+        match cx.conn_mut(conn) {
+            Some(client) => {
+                client.login_answered(now);
+                self.serve_login_reply(cx, conn, id, purpose, reply);
+            }
+            // Whoever left before the answer has no session to end, but what was revoked is revoked.
+            None => {
+                if let Ok(LoginReplyOk::Revoked { .. }) = reply {
+                    log::debug!("{conn} left before its answer");
+                }
+            }
+        }
+        cx.resume(conn, PAUSE_LOGIN);
+        self.finish(cx, conn);
+    }
+
+    fn serve_login_reply(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        purpose: Purpose,
+        reply: LoginReply,
+    ) {
+        match (purpose, reply) {
+            (Purpose::Login { hold }, Ok(LoginReplyOk::LoggedIn(logged_in))) => {
+                self.begin_session(cx, conn, id, logged_in, hold);
+            }
+            (_, Ok(LoginReplyOk::Registered { user })) => {
+                self.ok_with(cx, conn, id, &Registered { user });
+            }
+            (Purpose::Logout, Ok(LoginReplyOk::Revoked { tokens })) => {
+                let session = cx.conn_mut(conn).and_then(|client| client.session.take());
+                if let Some(session) = session {
+                    let user = session.user;
+                    self.end_session(conn, *session);
+                    self.revoke(user, &tokens, None);
+                }
+                self.become_stranger(cx, conn);
+                self.ok(cx, conn, id);
+            }
+            (Purpose::Password, Ok(LoginReplyOk::Revoked { tokens })) => {
+                let session = cx.conn(conn).and_then(|client| client.session.as_deref());
+                if let Some((user, session)) = session.map(|session| (session.user, session.id)) {
+                    self.revoke(user, &tokens, Some(session));
+                }
+                self.ok(cx, conn, id);
+            }
+            (_, Ok(other)) => {
+                log::error!("the login service answered {other:?}, which is a defect");
+                self.refuse(cx, conn, id, refusal(LoginError::Internal));
+            }
+            (_, Err(error)) => self.refuse(cx, conn, id, refusal(error)),
+        }
+    }
+
+    /// Ends the sessions that rest on revoked tokens, wherever on this node they are.
+    fn revoke(&self, user: UserId, tokens: &[TokenId], but: Option<SessionId>) {
+        for live in self.node.directory.with_tokens(user, tokens) {
+            if Some(live.session) != but {
+                self.end_elsewhere(live, ByeCode::LoggedOut);
+            }
+        }
+    }
+
+    /// Tells the loop of a session to end it. Its queue keeps places for such words; should they all be taken the session lives on, which the log says.
+    fn end_elsewhere(&self, live: Live, code: ByeCode) {
+        let loop_index = live.conn.loop_index();
+        let Some(handle) = self.node.loops.iter().find(|handle| handle.loop_index() == loop_index) else {
+            return;
+        };
+        if handle.post(Post::End { conn: live.conn, session: live.session, code }).is_err() {
+            log::error!("session {} could not be ended: its loop takes no posts", live.session);
+        }
+    }
+
+    pub(super) fn register(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        name: &Name<'_>,
+        password: &str,
+    ) {
+        let call = LoginCall::Register { name: name.shown().to_owned(), password: password.to_owned() };
+        self.ask_login(cx, conn, id, Purpose::Register, call);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
+    pub(super) fn login(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        proof: Proof<'_>,
+        device: Option<Cow<'_, str>>,
+        version: Option<u64>,
+        hold: bool,
+    ) {
+        if cx.conn(conn).is_some_and(|client| client.session.is_some()) {
+            let refused = Refused::new(ErrorCode::Conflict, "this connection is logged in already");
+            return self.refuse(cx, conn, id, refused);
+        }
+        if version.is_some_and(|version| version != u64::from(PROTOCOL_VERSION)) {
+            let refused = Refused::new(ErrorCode::UnsupportedVersion, "this server speaks version 1");
+            return self.refuse(cx, conn, id, refused);
+        }
+        let by = match proof {
+            Proof::Password(name, password) => {
+                LoginBy::Password { name: name.shown().to_owned(), password: password.into_owned() }
+            }
+            Proof::Token(token) => LoginBy::Token(token.into_owned()),
+        };
+        let call = LoginCall::Login(LoginRequest { by, device: device.map(Cow::into_owned) });
+        self.ask_login(cx, conn, id, Purpose::Login { hold }, call);
+    }
+
+    fn begin_session(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        logged_in: LoggedIn,
+        hold: bool,
+    ) {
+        let LoggedIn { user, name, token, expires_ms, session, token_id, evicted } = logged_in;
+        let Some(client) = cx.conn_mut(conn) else { return };
+        client.session = Some(Box::new(Session::new(session, user, token_id, hold)));
+        if let Some(codec) = cx.codec_mut(conn) {
+            codec.set_max(LINE_BYTES_MAX);
+        }
+        self.users.entry(user).or_default().conns.push(conn);
+        log::info!("session {session} of user {user} began");
+        let body = schema::reply::LoggedIn {
+            user,
+            name: Cow::Borrowed(&name),
+            token: Cow::Borrowed(&token),
+            expires_ms: millis(expires_ms),
+            session,
+        };
+        self.ok_with(cx, conn, id, &body);
+        if let Some(oldest) = self.node.directory.enter(user, Live { session, token: token_id, conn }) {
+            self.end_elsewhere(oldest, ByeCode::Replaced);
+        }
+        self.revoke(user, &evicted, Some(session));
+        if !hold {
+            self.start_streams(cx, conn);
+        }
+    }
+
+    /// The session's end on this loop: no push reaches it from here on, and its acks are written.
+    pub(super) fn end_session(&mut self, conn: ConnId, mut session: Session) {
+        self.write_session_acks(conn, &mut session);
+        self.node.directory.leave(session.user, session.id);
+        let Some(local) = self.users.get_mut(&session.user) else { return };
+        local.conns.retain(|other| *other != conn);
+        if local.conns.is_empty()
+            && let Some(gone) = self.users.remove(&session.user)
+        {
+            self.forget(gone.convs);
+        }
+    }
+
+    fn become_stranger(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        if let Some(codec) = cx.codec_mut(conn) {
+            codec.set_max(LINE_BYTES_MAX_STRANGER);
+        }
+        let now = cx.now();
+        let timeout = self.node.login_timeout;
+        if let Some(client) = cx.conn_mut(conn) {
+            client.login_due = now + timeout;
+        }
+        self.watch(cx, conn, timeout);
+    }
+
+    pub(super) fn sync(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        cursors: &[(ConvId, Seq)],
+        more: bool,
+    ) {
+        let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
+        let Some(Session { stage: stage @ Stage::Held(_), .. }) = session else {
+            let refused = Refused::new(ErrorCode::BadRequest, "`sync` comes once, after a login with `hold`");
+            return self.refuse(cx, conn, id, refused);
+        };
+        if let Stage::Held(held) = stage {
+            if held.len() + cursors.len() > SYNC_CURSORS_MAX {
+                let refused = Refused::new(ErrorCode::TooLarge, "too many cursors");
+                return self.refuse(cx, conn, id, refused);
+            }
+            held.extend(cursors.iter().copied());
+            if !more {
+                *stage = Stage::Starting(std::mem::take(held));
+            }
+        }
+        self.ok(cx, conn, id);
+        if !more {
+            self.start_streams(cx, conn);
+        }
+    }
+
+    pub(super) fn logout(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        user: UserId,
+        all: bool,
+    ) {
+        let Some(token) = self.token(cx, conn) else { return };
+        self.ask_login(cx, conn, id, Purpose::Logout, LoginCall::Logout { token, user, all });
+    }
+
+    pub(super) fn change_password(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        user: UserId,
+        old: &str,
+        new: &str,
+    ) {
+        let Some(keep) = self.token(cx, conn) else { return };
+        let call = LoginCall::ChangePassword { user, keep, old: old.to_owned(), new: new.to_owned() };
+        self.ask_login(cx, conn, id, Purpose::Password, call);
+    }
+
+    fn token(&self, cx: &Cx<'_>, conn: ConnId) -> Option<TokenId> {
+        cx.conn(conn)?.session.as_ref().map(|session| session.token)
+    }
+
+    pub(super) fn find_user(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        session: SessionId,
+        id: Option<RequestId>,
+        key: &str,
+    ) {
+        let key = key.to_owned();
+        let node = std::sync::Arc::clone(&self.node);
+        self.query(cx, conn, session, id, move |db, id| {
+            let user = UserDao::new(db).by_name_key(&key)?.ok_or(Refused::NO_USER)?;
+            let online = node.directory.is_online(user.id);
+            let mut line = Vec::new();
+            write_ok_with(id, &Found { user: user.id, name: Cow::Borrowed(&user.name), online }, &mut line);
+            Ok(line)
+        });
+    }
+}
+
+fn refusal(error: LoginError) -> Refused {
+    match error {
+        LoginError::Unauthorized => {
+            Refused::new(ErrorCode::Unauthorized, "wrong name, password or token")
+        }
+        LoginError::Conflict => Refused::new(ErrorCode::Conflict, "this name is taken"),
+        LoginError::BadRequest(message) => Refused::new(ErrorCode::BadRequest, message),
+        LoginError::Forbidden => Refused::new(ErrorCode::Forbidden, "this is not allowed"),
+        LoginError::Unavailable => Refused::UNAVAILABLE,
+        LoginError::Overloaded => Refused { retry_after_ms: Some(1_000), ..Refused::OVERLOADED },
+        _ => Refused::new(ErrorCode::Internal, "the login service failed; this is a defect"),
+    }
+}

@@ -1,0 +1,179 @@
+//! `ack`, `read`, `marks`: how far members have come, and who is told.
+
+use reactor::ConnId;
+use schema::reply::{Mark, Marks, Push, write_ok_with};
+use schema::request::RequestId;
+use schema::{ConvId, Seq, SessionId, UserId};
+use store::dao::CursorDao;
+use store::{CursorError, CursorOutcome, CursorWrite};
+
+use super::history::check_member;
+use super::lifecycle::TICK_ACKS;
+use super::messages::ticket;
+use super::{ChatService, Cx};
+use crate::post::Refused;
+use crate::session::Session;
+
+/// How long an `ack` without `id` waits for company before it is written. The protocol allows 5 s; the other side sees *delivered* that much later.
+const ACK_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
+
+impl ChatService {
+    pub(super) fn ack(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        conv: ConvId,
+        seq: Seq,
+    ) {
+        let here = self.convs.get(&conv).map(|here| (here.members, here.contiguous));
+        let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else { return };
+        // What this connection's stream is complete up to; a client cannot have received more.
+        let complete = match here {
+            Some((members, contiguous)) if session.is_running() && members.contains(&session.user) => {
+                session.lag(conv).map_or(contiguous, |lag| lag.pos.min(contiguous))
+            }
+            _ => Seq::ZERO,
+        };
+        let upto = seq.min(complete);
+        let user = session.user;
+        let was_clean = session.acks.is_empty();
+        session.acked(conv, upto);
+        let is_dirty = !session.acks.is_empty();
+        if id.is_some() {
+            session.acks.retain(|(waiting, _)| *waiting != conv);
+            let delivered = (upto > Seq::ZERO).then_some(upto);
+            self.move_cursor(cx, conn, id, CursorWrite { ticket: None, user, conv, delivered, read: None });
+        } else if was_clean && is_dirty {
+            self.ack_dirty.push(conn);
+            if !self.ack_timer {
+                self.ack_timer = true;
+                cx.set_timer(ACK_DELAY, TICK_ACKS);
+            }
+        }
+        self.pump(cx, conn);
+    }
+
+    pub(super) fn read(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        user: UserId,
+        conv: ConvId,
+        seq: Seq,
+    ) {
+        let write = CursorWrite { ticket: None, user, conv, delivered: None, read: Some(seq) };
+        self.move_cursor(cx, conn, id, write);
+    }
+
+    /// Moves a cursor at a request; the answer follows the commit.
+    fn move_cursor(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        write: CursorWrite,
+    ) {
+        Self::begin(cx, conn);
+        let write = CursorWrite { ticket: Some(ticket(conn, id)), ..write };
+        if let Err(error) = self.node.store.move_cursor(write) {
+            self.refuse(cx, conn, id, error.into());
+            self.finish(cx, conn);
+        }
+    }
+
+    /// Writes the acks that have waited, of all sessions of this loop.
+    pub(super) fn write_acks(&mut self, cx: &mut Cx<'_>) {
+        self.ack_timer = false;
+        for conn in std::mem::take(&mut self.ack_dirty) {
+            let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
+                continue;
+            };
+            self.write_session_acks(conn, session);
+            if !session.acks.is_empty() {
+                self.ack_dirty.push(conn);
+            }
+        }
+        if !self.ack_dirty.is_empty() {
+            self.ack_timer = true;
+            cx.set_timer(ACK_DELAY, TICK_ACKS);
+        }
+    }
+
+    /// Writes a session's acks. Those that the store does not take stay with the session; at its end they are let go, and what they covered is pushed again
+    /// at the next login.
+    pub(super) fn write_session_acks(&self, conn: ConnId, session: &mut Session) {
+        let user = session.user;
+        session.acks.retain(|(conv, seq)| {
+            let write =
+                CursorWrite { ticket: None, user, conv: *conv, delivered: Some(*seq), read: None };
+            match self.node.store.move_cursor(write) {
+                Ok(()) => false,
+                Err(error) => {
+                    log::debug!("{conn}: an ack waits: {error}");
+                    true
+                }
+            }
+        });
+    }
+
+    /// A cursor write was committed or refused: its asker is answered, and whoever may know is told where the cursor is now.
+    pub(super) fn on_cursor(&mut self, cx: &mut Cx<'_>, outcome: &CursorOutcome) {
+        let origin = outcome.ticket.map(|ticket| ConnId::from_parts(ticket.owner, ticket.token));
+        let CursorOutcome { conv, user, .. } = *outcome;
+        if outcome.delivered.is_some() || outcome.read.is_some() {
+            for conn in self.sessions_of(outcome.members) {
+                if Some(conn) == origin {
+                    continue;
+                }
+                if let Some(seq) = outcome.delivered {
+                    self.push(cx, conn, &Push::Delivered { conv, user, seq });
+                }
+                if let Some(seq) = outcome.read {
+                    self.push(cx, conn, &Push::Read { conv, user, seq });
+                }
+            }
+        }
+        let (Some(conn), Some(ticket)) = (origin, outcome.ticket) else { return };
+        if !cx.is_open(conn) {
+            return;
+        }
+        match outcome.result {
+            Ok(()) => self.ok(cx, conn, ticket.call),
+            Err(CursorError::NotFound) => self.refuse(cx, conn, ticket.call, Refused::NO_CONVERSATION),
+            Err(CursorError::Forbidden) => self.refuse(cx, conn, ticket.call, Refused::NOT_A_MEMBER),
+            Err(_) => self.refuse(cx, conn, ticket.call, Refused::UNAVAILABLE),
+        }
+        self.finish(cx, conn);
+    }
+
+    pub(super) fn marks(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        session: SessionId,
+        id: Option<RequestId>,
+        user: UserId,
+        conv: ConvId,
+    ) {
+        self.query(cx, conn, session, id, move |db, id| {
+            check_member(db, conv, user)?;
+            let marks = CursorDao::new(db).marks(conv)?;
+            let marks = marks
+                .into_iter()
+                .map(|mark| Mark { user: mark.user, delivered: mark.delivered, read: mark.read })
+                .collect();
+            let mut line = Vec::new();
+            write_ok_with(id, &Marks { marks }, &mut line);
+            Ok(line)
+        });
+    }
+
+    pub(super) fn push_typing(&mut self, cx: &mut Cx<'_>, conv: ConvId, user: UserId, to: UserId) {
+        let conns = self.users.get(&to).map(|local| local.conns.clone()).unwrap_or_default();
+        for conn in conns {
+            self.push(cx, conn, &Push::Typing { conv, user });
+        }
+    }
+}

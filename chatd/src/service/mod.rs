@@ -1,0 +1,397 @@
+//! The chat service of one loop: finds a handler for each request by its type, and keeps what the loop knows of users and conversations.
+
+mod accounts;
+mod cursors;
+mod history;
+mod lifecycle;
+mod messages;
+mod streams;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reactor::codec::{FrameError, LinesCodec};
+use reactor::{CloseReason, ConnId, Context, Handler, OpenInfo, ServiceHandle, TimerFired};
+use rustc_hash::{FxHashMap, FxHashSet};
+use schema::error::ErrorCode;
+use schema::limits::{BAD_LINES_MAX, LINE_BYTES_MAX_STRANGER};
+use schema::reply::{Push, Refusal, write_error, write_ok, write_ok_with, write_push};
+use schema::request::{BadLine, Envelope, Request, RequestId, parse};
+use schema::{ConvId, Seq, SessionId, UserId};
+use serde::Serialize;
+use smallvec::SmallVec;
+use store::Store;
+
+use crate::directory::Directory;
+use crate::login::LoginBackend;
+use crate::post::{PeerKey, Post, Refused};
+use crate::session::{Client, PAUSE_REQUESTS};
+
+/// Jobs of one loop at other threads whose answer is still to come. Each has a place in the loop's post queue reserved, so that no answer is ever lost.
+pub(crate) const JOBS_MAX: usize = 8_192;
+/// Places in the post queue for all that is no answer: commits, and word from other loops.
+pub(crate) const OTHER_POSTS_MAX: usize = 4_096;
+
+/// What the services of all loops share.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) store: Store,
+    pub(crate) login: Arc<dyn LoginBackend>,
+    pub(crate) directory: Directory,
+    pub(crate) loops: Vec<ServiceHandle<Post>>,
+    pub(crate) login_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// A user with sessions on this loop.
+#[derive(Default)]
+pub(crate) struct LocalUser {
+    pub(crate) conns: SmallVec<[ConnId; 1]>,
+    /// Their conversations, as far as this loop has met them.
+    pub(crate) convs: FxHashSet<ConvId>,
+}
+
+/// A conversation with a member on this loop.
+pub(crate) struct LocalConv {
+    pub(crate) members: [UserId; 2],
+    /// Every commit up to here has passed this loop, or is known to be in the store. No hole below.
+    pub(crate) contiguous: Seq,
+    /// Places up to `contiguous` that no commit told us of: they were committed although their senders got an error.
+    pub(crate) holes: Vec<(Seq, Seq)>,
+}
+
+/// The service of one loop.
+pub(crate) struct ChatService {
+    node: Arc<Node>,
+    me: ServiceHandle<Post>,
+    users: FxHashMap<UserId, LocalUser>,
+    convs: FxHashMap<ConvId, LocalConv>,
+    /// Direct conversations looked up before, by user and peer.
+    directs: FxHashMap<(UserId, PeerKey), ConvId>,
+    /// Jobs at other threads.
+    jobs: usize,
+    /// Connections with acks to be written.
+    ack_dirty: Vec<ConnId>,
+    ack_timer: bool,
+    /// Conversations with sends of which it is not known whether they were committed.
+    doubtful: FxHashSet<ConvId>,
+    doubt_timer: bool,
+    draining: bool,
+    /// The line being written; kept for its capacity.
+    line: Vec<u8>,
+}
+
+pub(crate) type Cx<'a> = Context<'a, ChatService>;
+
+/// A promise that a job's answer will be posted: should the job be dropped or panic, the fallback is.
+pub(crate) struct ReplySlot {
+    handle: ServiceHandle<Post>,
+    fallback: Option<Post>,
+}
+
+impl ReplySlot {
+    pub(crate) fn fill(mut self, post: Post) {
+        self.fallback = Some(post);
+    }
+}
+
+impl Drop for ReplySlot {
+    fn drop(&mut self) {
+        // The place is reserved; only a loop that has stopped takes no more, and it has nobody to answer.
+        if let Some(post) = self.fallback.take()
+            && let Err((reactor::PostError::Full, _)) = self.handle.post(post)
+        {
+            log::error!("no place for an answer, which is a defect");
+        }
+    }
+}
+
+impl ChatService {
+    pub(crate) fn new(node: Arc<Node>, me: ServiceHandle<Post>) -> Self {
+        Self {
+            node,
+            me,
+            users: FxHashMap::default(),
+            convs: FxHashMap::default(),
+            directs: FxHashMap::default(),
+            jobs: 0,
+            ack_dirty: Vec::new(),
+            ack_timer: false,
+            doubtful: FxHashSet::default(),
+            doubt_timer: false,
+            draining: false,
+            line: Vec::new(),
+        }
+    }
+
+    /// Sends what `write` appends to an empty line buffer.
+    fn say(&mut self, cx: &mut Cx<'_>, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
+        self.line.clear();
+        write(&mut self.line);
+        // A connection that is gone or too far behind is closed by the reactor; there is nobody to tell.
+        let _ = cx.send(conn, &self.line);
+    }
+
+    fn push(&mut self, cx: &mut Cx<'_>, conn: ConnId, push: &Push<'_>) {
+        self.say(cx, conn, |line| write_push(push, line));
+    }
+
+    fn ok(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>) {
+        if let Some(id) = id {
+            self.say(cx, conn, |line| write_ok(id, line));
+        }
+    }
+
+    fn ok_with(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>, body: &impl Serialize) {
+        if let Some(id) = id {
+            self.say(cx, conn, |line| write_ok_with(id, body, line));
+        }
+    }
+
+    fn refuse(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>, refused: Refused) {
+        let Refused { code, message, retry_after_ms } = refused;
+        let refusal = Refusal { code, message: message.into(), retry_after_ms };
+        self.say(cx, conn, |line| write_error(id, &refusal, line));
+    }
+
+    /// A request's answer will come later.
+    fn begin(cx: &mut Cx<'_>, conn: ConnId) {
+        if let Some(client) = cx.conn_mut(conn) {
+            client.unanswered += 1;
+            if client.is_busy() {
+                cx.pause(conn, PAUSE_REQUESTS);
+            }
+        }
+    }
+
+    /// A request that was begun has got its answer.
+    fn finish(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let Some(client) = cx.conn_mut(conn) else { return };
+        client.unanswered = client.unanswered.saturating_sub(1);
+        let (unanswered, half_closed, leaving) = (client.unanswered, client.half_closed, client.leaving);
+        if !client.is_busy() {
+            cx.resume(conn, PAUSE_REQUESTS);
+        }
+        if unanswered == 0 {
+            if let Some(code) = leaving {
+                self.say_bye(cx, conn, code);
+            } else if half_closed {
+                cx.close(conn, CloseReason::PeerClosed);
+            }
+        }
+    }
+
+    /// Reserves a place for a job's answer, or refuses it while too many are under way.
+    fn slot(&mut self, fallback: Post) -> Option<ReplySlot> {
+        if self.jobs >= JOBS_MAX {
+            return None;
+        }
+        self.jobs += 1;
+        Some(ReplySlot { handle: self.me.clone(), fallback: Some(fallback) })
+    }
+
+    /// Runs a read-only query for a session on a store thread; what it returns is the reply's line.
+    fn query(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        session: SessionId,
+        id: Option<RequestId>,
+        job: impl FnOnce(&mut store::Connection, RequestId) -> Result<Vec<u8>, Refused> + Send + 'static,
+    ) {
+        let not_taken = Err(Refused::OVERLOADED);
+        let Some(mut slot) = self.slot(Post::Answer { conn, session, id, body: not_taken }) else {
+            return self.refuse(cx, conn, id, Refused::OVERLOADED);
+        };
+        if let Some(client) = cx.conn_mut(conn) {
+            client.queries += 1;
+        }
+        Self::begin(cx, conn);
+        let queued = self.node.store.read(move |db| {
+            slot.fallback = Some(Post::Answer { conn, session, id, body: Err(Refused::DEFECT) });
+            let body = job(db, id.unwrap_or_default());
+            slot.fill(Post::Answer { conn, session, id, body });
+        });
+        // A job that was not taken was dropped, and its slot with it: the fallback is on its way.
+        if let Err(error) = queued {
+            log::debug!("a query was not taken: {error}");
+        }
+    }
+
+    fn on_answer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        session: SessionId,
+        id: Option<RequestId>,
+        body: Result<Vec<u8>, Refused>,
+    ) {
+        self.jobs = self.jobs.saturating_sub(1);
+        if let Some(client) = cx.conn_mut(conn) {
+            client.queries = client.queries.saturating_sub(1);
+        }
+        // An answer belongs to the session that asked: after a logout it is nobody's.
+        if cx.conn_mut(conn).is_some_and(|client| client.session_is(session).is_some()) {
+            match body {
+                Ok(line) if id.is_some() => {
+                    // See `say`.
+                    let _ = cx.send(conn, &line);
+                }
+                Ok(_) => {}
+                Err(refused) => self.refuse(cx, conn, id, refused),
+            }
+        }
+        self.finish(cx, conn);
+    }
+
+    fn dispatch(&mut self, cx: &mut Cx<'_>, conn: ConnId, envelope: Envelope<'_>) {
+        let id = envelope.id;
+        let session = cx.conn(conn).and_then(|client| client.session.as_deref());
+        let who = session.map(|session| (session.id, session.user));
+        match (envelope.request, who) {
+            (Request::Ping, _) => {
+                let time_ms = now_ms();
+                self.ok_with(cx, conn, id, &schema::reply::Pong { time_ms });
+            }
+            (Request::Register { name, password }, _) => self.register(cx, conn, id, &name, &password),
+            (Request::Login { proof, device, version, hold }, _) => {
+                self.login(cx, conn, id, proof, device, version, hold);
+            }
+            (_, None) => self.refuse(cx, conn, id, Refused::LOGIN_FIRST),
+            (Request::Sync { cursors, more }, Some(_)) => self.sync(cx, conn, id, &cursors, more),
+            (Request::Logout { all }, Some((_, user))) => self.logout(cx, conn, id, user, all),
+            (Request::Password { old, new }, Some((_, user))) => {
+                self.change_password(cx, conn, id, user, &old, &new);
+            }
+            (Request::FindUser { name }, Some((session, _))) => {
+                self.find_user(cx, conn, session, id, name.key());
+            }
+            (Request::Send { client_id, target, text }, Some((session, user))) => {
+                let client_id = client_id.map(|client_id| Box::from(&*client_id));
+                let draft = messages::Draft { conn, session, user, id, client_id, text: text.into_owned() };
+                self.send(cx, draft, target);
+            }
+            (Request::Ack { conv, seq }, Some(_)) => self.ack(cx, conn, id, conv, seq),
+            (Request::Read { conv, seq }, Some((_, user))) => self.read(cx, conn, id, user, conv, seq),
+            (Request::Typing { conv }, Some((session, user))) => {
+                self.typing(cx, conn, session, id, user, conv);
+            }
+            (Request::Marks { conv }, Some((session, user))) => {
+                self.marks(cx, conn, session, id, user, conv);
+            }
+            (Request::History { conv, bound, limit }, Some((session, user))) => {
+                self.history(cx, conn, session, id, history::Asked { user, conv, bound, limit });
+            }
+            (Request::Conversations { after, limit }, Some((session, user))) => {
+                self.conversations(cx, conn, session, id, user, after, limit);
+            }
+            (_, Some(_)) => {
+                let refused = Refused::new(
+                    ErrorCode::UnsupportedType,
+                    "this server knows no such type of request",
+                );
+                self.refuse(cx, conn, id, refused);
+            }
+        }
+    }
+
+    fn bad_line(&mut self, cx: &mut Cx<'_>, conn: ConnId, bad: &BadLine) {
+        let refusal = Refusal { code: bad.code, message: bad.message.as_ref().into(), retry_after_ms: None };
+        self.say(cx, conn, |line| write_error(bad.id, &refusal, line));
+        let Some(client) = cx.conn_mut(conn) else { return };
+        client.bad_lines = if bad.counts() { client.bad_lines + 1 } else { 0 };
+        if client.bad_lines >= BAD_LINES_MAX {
+            self.say_bye(cx, conn, schema::ByeCode::TooManyErrors);
+        }
+    }
+
+    fn other_loops(&self) -> impl Iterator<Item = &ServiceHandle<Post>> {
+        let mine = self.me.loop_index();
+        self.node.loops.iter().filter(move |handle| handle.loop_index() != mine)
+    }
+}
+
+impl Handler for ChatService {
+    type Conn = Client;
+    type Post = Post;
+    type Codec = LinesCodec;
+
+    fn name(&self) -> &'static str {
+        "chat"
+    }
+
+    fn codec(&mut self) -> LinesCodec {
+        LinesCodec::new(LINE_BYTES_MAX_STRANGER)
+    }
+
+    fn on_open(&mut self, cx: &mut Cx<'_>, conn: ConnId, _: &OpenInfo) -> Client {
+        self.greet(cx, conn)
+    }
+
+    fn on_frame(&mut self, cx: &mut Cx<'_>, conn: ConnId, line: &[u8]) {
+        let now = cx.now();
+        let Some(client) = cx.conn_mut(conn) else { return };
+        client.heard = now;
+        if line.is_empty() {
+            return;
+        }
+        match parse(line) {
+            Ok(envelope) => {
+                client.bad_lines = 0;
+                self.dispatch(cx, conn, envelope);
+            }
+            Err(bad) => self.bad_line(cx, conn, &bad),
+        }
+    }
+
+    fn on_frame_error(&mut self, cx: &mut Cx<'_>, conn: ConnId, _: FrameError) {
+        let refused = Refused::new(ErrorCode::TooLarge, "the line is too long");
+        self.refuse(cx, conn, None, refused);
+        self.say_bye(cx, conn, schema::ByeCode::TooLarge);
+    }
+
+    fn on_eof(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let Some(client) = cx.conn_mut(conn) else { return };
+        client.half_closed = true;
+        if client.unanswered == 0 {
+            cx.close(conn, CloseReason::PeerClosed);
+        }
+    }
+
+    fn on_low_water(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.pump(cx, conn);
+    }
+
+    fn on_close(&mut self, _: &mut Cx<'_>, conn: ConnId, client: Client, reason: CloseReason) {
+        if let Some(session) = client.session {
+            log::info!("session {} of user {} ended: {reason}", session.id, session.user);
+            self.end_session(conn, *session);
+        }
+    }
+
+    fn on_post(&mut self, cx: &mut Cx<'_>, post: Post) {
+        match post {
+            Post::Committed(committed) => self.on_committed(cx, &committed),
+            Post::Login { conn, id, purpose, reply } => self.on_login_reply(cx, conn, id, purpose, reply),
+            Post::Resolved(resolved) => self.on_resolved(cx, *resolved),
+            Post::Answer { conn, session, id, body } => self.on_answer(cx, conn, session, id, body),
+            Post::Positions { conn, session, positions } => self.on_positions(cx, conn, session, positions),
+            Post::Page { conn, session, conv, entries } => self.on_page(cx, conn, session, conv, entries),
+            Post::LastSeq { conv, last } => self.on_last_seq(cx, conv, last),
+            Post::Typing { conv, user, to } => self.push_typing(cx, conv, user, to),
+            Post::End { conn, session, code } => self.on_end(cx, conn, session, code),
+            Post::Drain => self.drain(cx),
+            Post::Lost => self.on_lost(cx),
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Cx<'_>, timer: TimerFired) {
+        self.on_tick(cx, timer);
+    }
+}
+
+/// The time that clients see.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,238 @@
+//! [`LoginService`]: what the login daemon does, as blocking calls.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use schema::UserId;
+use schema::limits::PASSWORD_BYTES_MAX;
+use schema::login::{
+    LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, TokenId, Verified,
+};
+use schema::text::{Name, is_device, is_password};
+use store::dao::{TokenDao, UserDao};
+use store::{Store, StoreError};
+
+use crate::config::LoginConfig;
+use crate::password::Hasher;
+use crate::token::TokenManager;
+
+/// Tells milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Registers users, lets them in and out, and changes their passwords. Its calls block: for worker threads only.
+pub struct LoginService {
+    store: Store,
+    hasher: Hasher,
+    tokens: TokenManager,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for LoginService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginService").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+const BAD_NAME: LoginError =
+    LoginError::BadRequest("a name has 1 to 32 characters: letters, digits, combining marks and _-.");
+const BAD_PASSWORD: LoginError = LoginError::BadRequest("a password has 8 to 128 bytes");
+const BAD_DEVICE: LoginError =
+    LoginError::BadRequest("a device has at most 64 characters, without control characters");
+
+impl LoginService {
+    /// A service over these tables, with the system's clock. Hashes one password.
+    ///
+    /// # Errors
+    /// [`LoginError::Internal`] when the system gives no random bytes, or the configuration was not validated.
+    pub fn new(store: Store, config: &LoginConfig) -> Result<Self, LoginError> {
+        Self::with_clock(store, config, Arc::new(system_ms))
+    }
+
+    /// A service that takes the time from `clock`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_clock(store: Store, config: &LoginConfig, clock: Clock) -> Result<Self, LoginError> {
+        let hasher = Hasher::new(config)?;
+        let tokens = TokenManager::new(store.clone());
+        Ok(Self { store, hasher, tokens, clock })
+    }
+
+    /// Makes an account. Hashes, unless the name is taken already.
+    ///
+    /// # Errors
+    /// [`LoginError::Conflict`] when the name is taken, [`LoginError::BadRequest`], [`LoginError::Unavailable`],
+    /// [`LoginError::Overloaded`], [`LoginError::Internal`].
+    pub fn register(&self, name: &str, password: &str) -> Result<UserId, LoginError> {
+        let name = Name::new(Cow::Borrowed(name)).ok_or(BAD_NAME)?.into_owned();
+        if !is_password(password) {
+            return Err(BAD_PASSWORD);
+        }
+        let key = name.key().to_owned();
+        let taken = self.store.read_wait(move |db| UserDao::new(db).by_name_key(&key)).map_err(failed)?;
+        if taken.is_some() {
+            return Err(LoginError::Conflict);
+        }
+        let hash = self.hasher.hash(password)?;
+        let now_ms = (self.clock)();
+        self.store
+            .write_wait(move |db| UserDao::new(db).create(name.shown(), name.key(), &hash, now_ms))
+            .map_err(failed)
+    }
+
+    /// Starts a session: by password with a new token, by token with the same one renewed.
+    ///
+    /// # Errors
+    /// [`LoginError::Unauthorized`] for a wrong name and a wrong password alike, after the same work, and for a token that
+    /// is unknown, revoked or expired; [`LoginError::BadRequest`], [`LoginError::Unavailable`],
+    /// [`LoginError::Overloaded`], [`LoginError::Internal`].
+    pub fn login(&self, request: LoginRequest) -> Result<LoggedIn, LoginError> {
+        let LoginRequest { by, device } = request;
+        if device.as_deref().is_some_and(|device| !is_device(device)) {
+            return Err(BAD_DEVICE);
+        }
+        match by {
+            LoginBy::Password { name, password } => self.login_by_password(&name, &password, device),
+            LoginBy::Token(token) => self.login_by_token(token),
+        }
+    }
+
+    fn login_by_password(
+        &self,
+        name: &str,
+        password: &str,
+        device: Option<String>,
+    ) -> Result<LoggedIn, LoginError> {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(BAD_PASSWORD);
+        }
+        // A name that breaks the rules is a wrong name like any other.
+        let found = match Name::new(Cow::Borrowed(name)) {
+            Some(name) => {
+                let key = name.key().to_owned();
+                self.store
+                    .read_wait(move |db| UserDao::new(db).credentials_by_name_key(&key))
+                    .map_err(failed)?
+            }
+            None => None,
+        };
+        let right = self.hasher.verify(password, found.as_ref().map(|found| found.password_hash.as_str()))?;
+        let Some(found) = found.filter(|_| right) else {
+            return Err(LoginError::Unauthorized);
+        };
+        let issued = self.tokens.issue(found.user.id, device, found.password_hash, (self.clock)())?;
+        Ok(LoggedIn {
+            user: found.user.id,
+            name: found.user.name.to_string(),
+            token: issued.token,
+            expires_ms: issued.expires_ms,
+            session: self.store.allocate_session().map_err(failed)?,
+            token_id: issued.id,
+            evicted: issued.evicted,
+        })
+    }
+
+    fn login_by_token(&self, token: String) -> Result<LoggedIn, LoginError> {
+        let Verified { user, name, token_id, expires_ms } = self.tokens.renew(&token, (self.clock)())?;
+        let session = self.store.allocate_session().map_err(failed)?;
+        Ok(LoggedIn { user, name, token, expires_ms, session, token_id, evicted: Vec::new() })
+    }
+
+    /// Revokes the token of the session that asks, or with `all` every token of its user. Returns those that were there:
+    /// their sessions end.
+    ///
+    /// # Errors
+    /// [`LoginError::Unavailable`], [`LoginError::Overloaded`], [`LoginError::Internal`].
+    pub fn logout(&self, token: TokenId, user: UserId, all: bool) -> Result<Vec<TokenId>, LoginError> {
+        self.tokens.revoke(user, token, all)
+    }
+
+    /// Whom a token lets in. Does not count as its use.
+    ///
+    /// # Errors
+    /// [`LoginError::Unauthorized`], [`LoginError::Unavailable`], [`LoginError::Overloaded`], [`LoginError::Internal`].
+    pub fn verify(&self, token: &str) -> Result<Verified, LoginError> {
+        self.tokens.check(token, (self.clock)())
+    }
+
+    /// Changes a password and revokes every token of the user but `keep`. Returns those that were revoked: their sessions
+    /// end. Hashes twice.
+    ///
+    /// # Errors
+    /// [`LoginError::Unauthorized`] when `old` is wrong, [`LoginError::BadRequest`], [`LoginError::Unavailable`],
+    /// [`LoginError::Overloaded`], [`LoginError::Internal`].
+    pub fn change_password(
+        &self,
+        user: UserId,
+        keep: TokenId,
+        old: &str,
+        new: &str,
+    ) -> Result<Vec<TokenId>, LoginError> {
+        if !is_password(new) || old.len() > PASSWORD_BYTES_MAX {
+            return Err(BAD_PASSWORD);
+        }
+        let found =
+            self.store.read_wait(move |db| UserDao::new(db).credentials_by_id(user)).map_err(failed)?;
+        let before = found.map(|found| found.password_hash);
+        if !self.hasher.verify(old, before.as_deref())? {
+            return Err(LoginError::Unauthorized);
+        }
+        let hash = self.hasher.hash(new)?;
+        let revoked = self.store.write_wait(move |db| {
+            let now = UserDao::new(db).credentials_by_id(user)?.map(|now| now.password_hash);
+            if now != before {
+                // Another change came first; `old` is no longer the password.
+                return Ok(None);
+            }
+            UserDao::new(db).set_password_hash(user, &hash)?;
+            TokenDao::new(db).delete_all(user, Some(&keep.0)).map(Some)
+        });
+        let revoked = revoked.map_err(failed)?.ok_or(LoginError::Unauthorized)?;
+        Ok(revoked.into_iter().map(TokenId).collect())
+    }
+
+    /// Does what the call asks for.
+    ///
+    /// # Errors
+    /// Those of the method that the call stands for.
+    pub fn call(&self, call: LoginCall) -> LoginReply {
+        match call {
+            LoginCall::Register { name, password } => {
+                self.register(&name, &password).map(|user| LoginReplyOk::Registered { user })
+            }
+            LoginCall::Login(request) => self.login(request).map(LoginReplyOk::LoggedIn),
+            LoginCall::Logout { token, user, all } => {
+                self.logout(token, user, all).map(|tokens| LoginReplyOk::Revoked { tokens })
+            }
+            LoginCall::Verify { token } => self.verify(&token).map(LoginReplyOk::Verified),
+            LoginCall::ChangePassword { user, keep, old, new } => {
+                self.change_password(user, keep, &old, &new).map(|tokens| LoginReplyOk::Revoked { tokens })
+            }
+            // A call of a later version of the messages.
+            _ => Err(LoginError::Forbidden),
+        }
+    }
+}
+
+/// What the store's error means to a client; what it means to the operator goes into the log.
+#[expect(clippy::needless_pass_by_value, reason = "given to map_err by name")]
+pub(crate) fn failed(error: StoreError) -> LoginError {
+    match error {
+        StoreError::Duplicate { .. } => LoginError::Conflict,
+        StoreError::Overloaded => LoginError::Overloaded,
+        error if error.is_unavailable() => {
+            log::debug!("a login call failed: {error}");
+            LoginError::Unavailable
+        }
+        error => {
+            log::error!("a login call failed: {error}");
+            LoginError::Internal
+        }
+    }
+}
+
+fn system_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

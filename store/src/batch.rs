@@ -1,0 +1,336 @@
+//! One transaction of the writer: from the jobs to their outcomes.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use schema::{ConvId, Seq, UserId};
+
+use crate::connection::Connection;
+use crate::cursors::Waiting;
+use crate::dao::{CursorDao, MessageDao};
+use crate::entity::{Entry, Mark};
+use crate::error::StoreError;
+use crate::heads::Heads;
+use crate::job::{Job, WriteJob};
+use crate::pipeline::{
+    CommittedBatch, CursorError, CursorOutcome, SendError, SendOutcome, SendRequest, Sent, Ticket,
+};
+
+pub(crate) const INSERT_SENT: &str =
+    "INSERT INTO sent (sender, conv, client_id, seq, time_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+pub(crate) const FIND_SENT: &str =
+    "SELECT seq, time_ms FROM sent WHERE sender = ? AND conv = ? AND client_id = ?";
+pub(crate) const SET_LAST: &str = "UPDATE conversation SET last_seq = ? WHERE id = ?";
+
+/// What a batch has to tell, and to whom.
+#[derive(Default)]
+pub(crate) struct Outcomes {
+    pub(crate) batch: CommittedBatch,
+    pub(crate) ops: Vec<Box<dyn WriteJob>>,
+}
+
+impl Outcomes {
+    /// Nothing of the batch was committed: every outcome becomes this one.
+    pub(crate) fn fail(&mut self, error: &StoreError) {
+        for outcome in &mut self.batch.sends {
+            outcome.result = Err(SendError::Unavailable);
+        }
+        for outcome in &mut self.batch.cursors {
+            outcome.members = [outcome.user; 2];
+            outcome.delivered = None;
+            outcome.read = None;
+            outcome.result = Err(CursorError::Unavailable);
+        }
+        for op in &mut self.ops {
+            op.fail(error);
+        }
+    }
+}
+
+/// Runs the jobs and then the cursor writes inside the transaction that is open on `db`.
+///
+/// With an error nothing may be committed; the outcomes are complete all the same, and the caller fails them.
+pub(crate) fn run(
+    db: &mut Connection,
+    heads: &mut Heads,
+    jobs: Vec<Job>,
+    cursors: Vec<Waiting>,
+    now_ms: i64,
+) -> (Outcomes, Result<(), StoreError>) {
+    let mut run = Run {
+        db,
+        heads,
+        now_ms,
+        last: FxHashMap::default(),
+        own: FxHashMap::default(),
+        outcomes: Outcomes::default(),
+    };
+    let mut result = Ok(());
+    for job in jobs {
+        match (job, &result) {
+            (Job::Send(request), Ok(())) => result = run.send(request),
+            (Job::Op(op), Ok(())) => result = run.op(op),
+            (Job::Send(request), Err(_)) => run.refuse(&request, SendError::Unavailable),
+            (Job::Op(op), Err(_)) => run.outcomes.ops.push(op),
+        }
+    }
+    for waiting in cursors {
+        if result.is_ok() {
+            result = run.cursor(waiting);
+        } else {
+            run.cursor_outcomes(waiting, Err(CursorError::Unavailable));
+        }
+    }
+    if result.is_ok() {
+        result = run.flush();
+    }
+    (run.outcomes, result)
+}
+
+/// Outcomes for a batch that could not even begin.
+pub(crate) fn refuse_all(jobs: Vec<Job>, cursors: Vec<Waiting>) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    for job in jobs {
+        match job {
+            Job::Send(request) => outcomes.batch.sends.push(outcome(&request, Err(SendError::Unavailable))),
+            Job::Op(op) => outcomes.ops.push(op),
+        }
+    }
+    for waiting in cursors {
+        push_cursor_outcomes(&mut outcomes.batch.cursors, waiting, Err(CursorError::Unavailable));
+    }
+    outcomes
+}
+
+struct Run<'a> {
+    db: &'a mut Connection,
+    heads: &'a mut Heads,
+    now_ms: i64,
+    /// Conversations whose `last_seq` in the table lags behind.
+    last: FxHashMap<ConvId, Seq>,
+    /// Members whose `own_seq` in the table lags behind.
+    own: FxHashMap<(ConvId, UserId), Seq>,
+    outcomes: Outcomes,
+}
+
+impl Run<'_> {
+    /// Writes one message, or refuses it. An error is the storage's and ends the batch.
+    fn send(&mut self, request: SendRequest) -> Result<(), StoreError> {
+        match self.try_send(&request) {
+            Ok(Ok(Place::New { seq, names })) => {
+                let entry = names.entry(seq, self.now_ms, &request);
+                let mut outcome = outcome(&request, Err(SendError::Unavailable));
+                outcome.result = Ok(Sent::New(Entry { text: request.text, ..entry }));
+                self.outcomes.batch.sends.push(outcome);
+                Ok(())
+            }
+            Ok(Ok(Place::Old { seq, time_ms })) => {
+                let sent = Sent::Duplicate { conv: request.conv, seq, time_ms };
+                self.outcomes.batch.sends.push(outcome(&request, Ok(sent)));
+                Ok(())
+            }
+            Ok(Err(refusal)) => {
+                self.refuse(&request, refusal);
+                Ok(())
+            }
+            Err(error) => {
+                self.refuse(&request, SendError::Unavailable);
+                Err(error)
+            }
+        }
+    }
+
+    fn try_send(&mut self, request: &SendRequest) -> Result<Result<Place, SendError>, StoreError> {
+        let SendRequest { conv, sender, .. } = *request;
+        let Some(head) = self.heads.get(self.db, conv)? else {
+            return Ok(Err(SendError::NotFound));
+        };
+        let (Some(name), Some((recipient, recipient_name))) =
+            (head.members.name(sender), head.members.other(sender))
+        else {
+            return Ok(Err(SendError::Forbidden));
+        };
+        let seq = head.last_seq.next();
+        if let Some(client_id) = request.client_id.as_deref()
+            && !claim(self.db, request, client_id, seq, self.now_ms)?
+        {
+            return same_again(self.db, request, client_id);
+        }
+        let names = Names { sender: Arc::clone(name), recipient, recipient_name: Arc::clone(recipient_name) };
+        head.last_seq = seq;
+        MessageDao::new(self.db).insert(conv, seq, sender, request.session, self.now_ms, &request.text)?;
+        self.last.insert(conv, seq);
+        self.own.insert((conv, sender), seq);
+        Ok(Ok(Place::New { seq, names }))
+    }
+
+    fn refuse(&mut self, request: &SendRequest, refusal: SendError) {
+        self.outcomes.batch.sends.push(outcome(request, Err(refusal)));
+    }
+
+    /// Runs a closure. It sees what the batch has written so far, and may write what heads are made of.
+    fn op(&mut self, mut op: Box<dyn WriteJob>) -> Result<(), StoreError> {
+        if let Err(error) = self.flush() {
+            self.outcomes.ops.push(op);
+            return Err(error);
+        }
+        let before = self.db.changes();
+        op.run(self.db);
+        self.outcomes.ops.push(op);
+        if self.db.changes() != before {
+            self.heads.clear();
+        }
+        if self.db.in_transaction() {
+            Ok(())
+        } else {
+            Err(StoreError::Unavailable {
+                kind: crate::error::UnavailableKind::Io,
+                message: "a job's failure ended the transaction of its batch".into(),
+            })
+        }
+    }
+
+    /// Moves the cursors of one member, or refuses. An error is the storage's and ends the batch.
+    fn cursor(&mut self, waiting: Waiting) -> Result<(), StoreError> {
+        match self.try_cursor(&waiting) {
+            Ok(moved) => {
+                self.cursor_outcomes(waiting, moved);
+                Ok(())
+            }
+            Err(error) => {
+                self.cursor_outcomes(waiting, Err(CursorError::Unavailable));
+                Err(error)
+            }
+        }
+    }
+
+    fn try_cursor(&mut self, waiting: &Waiting) -> Result<Result<Moved, CursorError>, StoreError> {
+        let Some(head) = self.heads.get(self.db, waiting.conv)? else {
+            return Ok(Err(CursorError::NotFound));
+        };
+        if !head.members.has(waiting.user) {
+            return Ok(Err(CursorError::Forbidden));
+        }
+        let (members, last) = (head.members.ids(), head.last_seq);
+        let Some(mark) = CursorDao::new(self.db).get(waiting.user, waiting.conv)? else {
+            return Ok(Err(CursorError::Forbidden));
+        };
+        let advance = |from: Seq, to: Option<Seq>| to.map(|to| to.min(last)).filter(|to| *to > from);
+        let delivered = advance(mark.delivered, waiting.delivered);
+        let read = advance(mark.read, waiting.read);
+        if delivered.is_some() || read.is_some() {
+            let mark = Mark {
+                user: waiting.user,
+                delivered: delivered.unwrap_or(mark.delivered),
+                read: read.unwrap_or(mark.read),
+            };
+            CursorDao::new(self.db).set(waiting.conv, mark)?;
+        }
+        Ok(Ok(Moved { members, delivered, read }))
+    }
+
+    fn cursor_outcomes(&mut self, waiting: Waiting, moved: Result<Moved, CursorError>) {
+        push_cursor_outcomes(&mut self.outcomes.batch.cursors, waiting, moved);
+    }
+
+    /// Brings the tables up to what the heads say.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        for (conv, last) in self.last.drain() {
+            self.db.execute(SET_LAST, &[last.into(), conv.into()])?;
+        }
+        for ((conv, user), own) in self.own.drain() {
+            CursorDao::new(self.db).set_own(user, conv, own)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a message stands.
+enum Place {
+    New { seq: Seq, names: Names },
+    Old { seq: Seq, time_ms: i64 },
+}
+
+struct Names {
+    sender: Arc<str>,
+    recipient: UserId,
+    recipient_name: Arc<str>,
+}
+
+impl Names {
+    /// The entry without its text, which moves in afterwards.
+    fn entry(self, seq: Seq, time_ms: i64, request: &SendRequest) -> Entry {
+        Entry {
+            conv: request.conv,
+            seq,
+            sender: request.sender,
+            sender_name: self.sender,
+            recipient: self.recipient,
+            recipient_name: self.recipient_name,
+            session: request.session,
+            text: String::new(),
+            time_ms,
+        }
+    }
+}
+
+/// Takes the `client_id` for this place; false when it is taken.
+fn claim(
+    db: &mut Connection,
+    request: &SendRequest,
+    client_id: &str,
+    seq: Seq,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let params = [request.sender.into(), request.conv.into(), client_id.into(), seq.into(), now_ms.into()];
+    Ok(db.execute(INSERT_SENT, &params)? > 0)
+}
+
+/// The `client_id` is taken: by the same text, or by another one?
+fn same_again(
+    db: &mut Connection,
+    request: &SendRequest,
+    client_id: &str,
+) -> Result<Result<Place, SendError>, StoreError> {
+    let keys = [request.sender.into(), request.conv.into(), client_id.into()];
+    let found: Option<(Seq, i64)> = db.query_row(FIND_SENT, &keys, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some((seq, time_ms)) = found else {
+        return Err(StoreError::corrupt("a client_id is there and is not"));
+    };
+    let text = MessageDao::new(db).text(request.conv, seq)?;
+    if text.as_ref() == Some(&request.text) {
+        Ok(Ok(Place::Old { seq, time_ms }))
+    } else {
+        Ok(Err(SendError::Conflict))
+    }
+}
+
+fn outcome(request: &SendRequest, result: Result<Sent, SendError>) -> SendOutcome {
+    let SendRequest { ticket, conv, sender, session, .. } = *request;
+    SendOutcome { ticket, conv, sender, session, result }
+}
+
+#[derive(Clone, Copy)]
+struct Moved {
+    members: [UserId; 2],
+    delivered: Option<Seq>,
+    read: Option<Seq>,
+}
+
+fn push_cursor_outcomes(all: &mut Vec<CursorOutcome>, waiting: Waiting, moved: Result<Moved, CursorError>) {
+    let Waiting { user, conv, tickets, .. } = waiting;
+    let nothing = Moved { members: [user; 2], delivered: None, read: None };
+    let mut first = moved.unwrap_or(nothing);
+    let result = moved.map(|_| ());
+    let mut push = |ticket: Option<Ticket>| {
+        let Moved { members, delivered, read } = first;
+        all.push(CursorOutcome { ticket, conv, user, members, delivered, read, result });
+        first = Moved { delivered: None, read: None, ..first };
+    };
+    if tickets.is_empty() {
+        push(None);
+    }
+    for ticket in tickets {
+        push(Some(ticket));
+    }
+}

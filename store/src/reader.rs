@@ -1,0 +1,54 @@
+//! A reading thread: its own connection, one snapshot per job.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use crossbeam_channel::Receiver;
+
+use crate::connection::{Connection, Role};
+use crate::error::StoreError;
+
+/// What waits for a reader.
+pub(crate) type ReadJob = Box<dyn FnOnce(&mut Connection) + Send>;
+
+pub(crate) struct Reader {
+    path: PathBuf,
+    db: Connection,
+    jobs: Receiver<ReadJob>,
+}
+
+impl Reader {
+    pub(crate) fn open(path: PathBuf, jobs: Receiver<ReadJob>) -> Result<Self, StoreError> {
+        let db = Connection::open(&path, Role::Reader)?;
+        Ok(Self { path, db, jobs })
+    }
+
+    /// Serves until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        while let Ok(job) = self.jobs.recv() {
+            self.serve(job);
+            if self.db.is_suspect() {
+                self.reopen();
+            }
+        }
+    }
+
+    fn serve(&mut self, job: ReadJob) {
+        if let Err(error) = self.db.begin_read() {
+            // The job runs all the same: its queries meet the same error and it answers with that.
+            log::warn!("a read transaction could not begin: {error}");
+        }
+        if catch_unwind(AssertUnwindSafe(|| job(&mut self.db))).is_err() {
+            log::error!("a read job panicked");
+        }
+        self.db.unwind(0);
+    }
+
+    /// A connection that failed is replaced. Where that fails too the old one stays, so that jobs get its errors.
+    fn reopen(&mut self) {
+        match Connection::open(&self.path, Role::Reader) {
+            Ok(db) => self.db = db,
+            Err(error) => log::warn!("a reading connection could not be opened again: {error}"),
+        }
+    }
+}
