@@ -37,14 +37,16 @@ fn a_count_of_bytes_flushes() {
     let gate = Gate::default();
     let flush = FlushConfig { bytes: 10_000, ..never() };
     let (log, guard) = Builder::new().writer(gate.clone()).flush(flush).build().unwrap();
+    // With its header a line has more than 1,000 bytes and less than 1,100: the tenth goes over the mark.
     let text = "x".repeat(1000);
-    for _ in 0..9 {
-        info(&log, &text);
+    for round in 1..=50 {
+        for _ in 0..10 {
+            info(&log, &text);
+            std::thread::yield_now();
+        }
+        wait_until("the flush", || guard.stats().flushes == round);
+        assert_eq!(gate.messages().len() as u64, 10 * round);
     }
-    // With its header each line has more than 1,000 bytes, so the tenth goes over the mark and the ninth did not.
-    info(&log, &text);
-    wait_until("the flush", || guard.stats().flushes == 1);
-    assert_eq!(gate.messages().len(), 10);
 }
 
 #[test]

@@ -1,2 +1,5 @@
-//! Placeholder.
+//! x
+mod limits;
+mod secret;
+mod service;
 fn main() {}

@@ -253,7 +253,9 @@ impl Config {
     /// When the file cannot be read or is wrong.
     pub(crate) fn reload_filter(&self) -> Result<Option<String>, ConfigError> {
         match &self.file {
-            Some(path) if !self.log_is_fixed => Ok(Some(read(path)?.log.unwrap_or_else(|| "info".to_owned()))),
+            Some(path) if !self.log_is_fixed => {
+                Ok(Some(read(path)?.log.unwrap_or_else(|| "info".to_owned())))
+            }
             _ => Ok(None),
         }
     }
@@ -262,8 +264,7 @@ impl Config {
 fn read(path: &Path) -> Result<FileConfig, ConfigError> {
     let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    toml::from_str(&text)
-        .map_err(|error| ConfigError::File { path: path.to_owned(), error: Box::new(error) })
+    toml::from_str(&text).map_err(|error| ConfigError::File { path: path.to_owned(), error: Box::new(error) })
 }
 
 fn default_threads() -> u16 {
@@ -294,7 +295,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let config = load("listen = \"127.0.0.1:7000\"\nnode = \"a\"", &["--listen", "127.0.0.1:7001"]).unwrap();
+        let config =
+            load("listen = \"127.0.0.1:7000\"\nnode = \"a\"", &["--listen", "127.0.0.1:7001"]).unwrap();
         assert_eq!(config.listen.port(), 7001);
         assert_eq!(config.node, "a");
     }

@@ -60,7 +60,11 @@ mod tests {
 
     fn live(number: u64) -> Live {
         let session = SessionId::new(number).unwrap();
-        Live { session, token: TokenId([u8::try_from(number % 2).unwrap(); 32]), conn: ConnId::from_parts(0, number) }
+        Live {
+            session,
+            token: TokenId([u8::try_from(number % 2).unwrap(); 32]),
+            conn: ConnId::from_parts(0, number),
+        }
     }
 
     #[test]

@@ -47,8 +47,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), ServerError> {
     let ports_file = config.ports_file.clone();
-    let ports_error =
-        |error| ServerError::Ports { path: ports_file.clone().unwrap_or_default(), error };
+    let ports_error = |error| ServerError::Ports { path: ports_file.clone().unwrap_or_default(), error };
     if let Some(path) = &ports_file {
         ports::remove(path).map_err(ports_error)?;
     }

@@ -94,8 +94,7 @@ impl Refused {
         Self { code, message, retry_after_ms: None }
     }
 
-    pub(crate) const DEFECT: Self =
-        Self::new(ErrorCode::Internal, "the server failed; this is a defect");
+    pub(crate) const DEFECT: Self = Self::new(ErrorCode::Internal, "the server failed; this is a defect");
     pub(crate) const OVERLOADED: Self = Self {
         code: ErrorCode::Overloaded,
         message: "the server has too much to do; try again",
@@ -109,8 +108,7 @@ impl Refused {
     pub(crate) const NO_USER: Self = Self::new(ErrorCode::NotFound, "there is no such user");
     pub(crate) const NOT_A_MEMBER: Self =
         Self::new(ErrorCode::Forbidden, "you are not a member of this conversation");
-    pub(crate) const TO_ONESELF: Self =
-        Self::new(ErrorCode::BadRequest, "a message to oneself goes nowhere");
+    pub(crate) const TO_ONESELF: Self = Self::new(ErrorCode::BadRequest, "a message to oneself goes nowhere");
     pub(crate) const LOGIN_FIRST: Self = Self::new(ErrorCode::Unauthorized, "log in first");
 }
 

@@ -132,7 +132,8 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(id: SessionId, user: UserId, token: TokenId, hold: bool) -> Self {
-        let stage = if hold { Stage::Held(FxHashMap::default()) } else { Stage::Starting(FxHashMap::default()) };
+        let stage =
+            if hold { Stage::Held(FxHashMap::default()) } else { Stage::Starting(FxHashMap::default()) };
         Self {
             id,
             user,

@@ -216,7 +216,6 @@ impl LoginService {
 }
 
 /// What the store's error means to a client; what it means to the operator goes into the log.
-#[expect(clippy::needless_pass_by_value, reason = "given to map_err by name")]
 pub(crate) fn failed(error: StoreError) -> LoginError {
     match error {
         StoreError::Duplicate { .. } => LoginError::Conflict,

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use logd::{LoginConfig, LoginService};
+use logd::{LoginConfig, LoginService, TokenManager};
 use schema::UserId;
 use schema::login::{LoggedIn, LoginBy, LoginError, LoginRequest, TokenId};
 use store::{CommittedBatch, DbConfig, Store};
@@ -241,6 +241,20 @@ fn a_new_password_replaces_the_old_one_and_revokes_all_other_tokens() {
     let nobody = UserId::new(99).unwrap();
     let refused = house.service.change_password(nobody, TokenId([0; 32]), PASSWORD, "battery staple");
     assert_eq!(refused, Err(LoginError::Unauthorized));
+}
+
+#[test]
+fn a_login_that_a_password_change_overtook_gets_no_token() {
+    let house = House::open();
+    let amy = house.amy();
+    let read = move |db: &mut store::Connection| store::dao::UserDao::new(db).credentials_by_id(amy);
+    let verified = house.store.read_wait(read).unwrap().unwrap().password_hash;
+    let tokens = TokenManager::new(house.store.clone());
+    tokens.issue(amy, None, verified.clone(), START).unwrap();
+    house.service.change_password(amy, TokenId([0; 32]), PASSWORD, "battery staple").unwrap();
+    assert_eq!(tokens.issue(amy, None, verified, START), Err(LoginError::Unauthorized));
+    let left = house.store.read_wait(move |db| store::dao::TokenDao::new(db).of_user(amy)).unwrap();
+    assert_eq!(left, []);
 }
 
 #[test]

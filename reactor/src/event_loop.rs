@@ -349,9 +349,9 @@ impl EventLoop {
     }
 
     fn finished(&self) -> bool {
-        // A task that posts itself again would have work for ever; from here on its post comes back.
-        let late = self.stop_at.is_some_and(|at| self.core.now >= at);
-        self.core.stopping && self.connections() == 0 && (late || !self.has_work())
+        // Not waiting for the queues to be empty: others may post for ever. What they have posted is run at the end, what they post after it
+        // comes back to them.
+        self.core.stopping && self.connections() == 0
     }
 
     /// Lets nobody post any more, and runs what was posted before that.

@@ -184,6 +184,7 @@ fn every_open_has_one_close_with_the_first_reason() {
                 cx.set_conn_timer(id, Duration::ZERO, 0);
             })
             .on_timer(|cx, fired| cx.close(fired.conn.unwrap(), FIRST))
+            .on_eof(|_, _| {})
         }),
         ("by a send that failed", CloseReason::OutputLimit, |s| {
             s.on_frame(|cx, id, _| {

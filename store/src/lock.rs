@@ -40,6 +40,18 @@ impl DataLock {
     }
 }
 
+/// Makes the file of the tables when it is missing, readable by its owner only; the engine gives its other files the same mode.
+pub(crate) fn make_private(path: &Path) -> Result<(), StoreError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    if path.exists() {
+        return Ok(());
+    }
+    options.open(path).map(drop).map_err(|error| refused(path, &error))
+}
+
 fn make(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -97,6 +109,25 @@ mod tests {
         let path = folder.path().join("data");
         let _lock = DataLock::acquire(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_tables_are_for_their_owner_only_whatever_the_folder_is() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let sink = |_: crate::CommittedBatch| {};
+        let store = crate::Store::open(&crate::DbConfig::at(folder.path()), Box::new(sink)).unwrap();
+        store.write_wait(|db| crate::dao::UserDao::new(db).create("amy", "amy", "", 1)).unwrap();
+        let mut files = 0;
+        for file in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+            if file.file_name() != "lock" {
+                files += 1;
+                assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+            }
+        }
+        assert_eq!(files, 3);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::cursors::CursorQueue;
 use crate::dao::{IdDao, IdName};
 use crate::error::{StoreError, UnavailableKind};
 use crate::job::{Job, Op};
-use crate::lock::DataLock;
+use crate::lock::{DataLock, make_private};
 use crate::pipeline::{CommitSink, CursorWrite, SendRequest};
 use crate::reader::{ReadJob, Reader};
 use crate::writer::{Writer, WriterQueues, now_ms};
@@ -127,6 +127,7 @@ impl Store {
         config.validate()?;
         let lock = Arc::new(DataLock::acquire(&config.data_dir)?);
         let path = config.file();
+        make_private(&path)?;
         DbChecker::new().check(&path, now_ms())?;
 
         let stats = Arc::new(Stats::default());

@@ -455,6 +455,57 @@ fn the_last_handle_may_be_dropped_on_a_thread_of_the_store() {
 }
 
 #[test]
+fn a_read_job_sees_one_state_and_the_next_one_what_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = Harness::open(folder.path());
+    let (amy, _bob, conv) = house.pair();
+    house.say(message(conv, amy, "1")).unwrap();
+    let (looked, looking) = crossbeam_channel::bounded(1);
+    let (go, gone) = crossbeam_channel::bounded(1);
+    let (reply, answer) = crossbeam_channel::bounded(1);
+    let last =
+        move |db: &mut store::Connection| ConversationDao::new(db).get(conv).unwrap().unwrap().last_seq;
+    let job = move |db: &mut store::Connection| {
+        looked.send(last(db)).unwrap();
+        gone.recv_timeout(LONG).unwrap();
+        reply.send(last(db)).unwrap();
+    };
+    house.store.read(job).unwrap();
+    assert_eq!(looking.recv_timeout(LONG), Ok(seq(1)));
+    house.say(message(conv, amy, "2")).unwrap();
+    go.send(()).unwrap();
+    assert_eq!(answer.recv_timeout(LONG), Ok(seq(1)), "still the state in which it began");
+    assert_eq!(house.store.read_wait(move |db| Ok(last(db))), Ok(seq(2)));
+}
+
+#[test]
+fn a_read_job_cannot_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = Harness::open(folder.path());
+    house.store.read_wait(|db| UserDao::new(db).create("amy", "amy", "", 1)).unwrap_err();
+    assert_eq!(house.store.read_wait(|db| UserDao::new(db).by_name_key("amy")), Ok(None));
+    house.user("amy");
+}
+
+#[test]
+fn the_log_is_moved_into_the_file_while_messages_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = Harness::open(folder.path());
+    let (amy, _bob, conv) = house.pair();
+    let mut sent = 0;
+    let begun = std::time::Instant::now();
+    while house.store.stats().checkpoints < 2 {
+        assert!(begun.elapsed() < LONG, "no checkpoint after {sent} messages");
+        for _ in 0..1_000 {
+            house.store.send(message(conv, amy, "x")).unwrap();
+        }
+        sent += 1_000;
+        assert!(house.sends(1_000).iter().all(|outcome| outcome.result.is_ok()));
+    }
+    assert_eq!(assert_gapless(&house, conv).len(), sent);
+}
+
+#[test]
 fn session_ids_are_never_given_out_twice() {
     let folder = tempfile::tempdir().unwrap();
     let mut all = Vec::new();

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use reactor::ConnId;
 use schema::error::{ByeCode, ErrorCode};
 use schema::limits::{LINE_BYTES_MAX, LINE_BYTES_MAX_STRANGER, PROTOCOL_VERSION, SYNC_CURSORS_MAX};
-use schema::login::{LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, TokenId};
+use schema::login::{
+    LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, TokenId,
+};
 use schema::reply::{Found, Registered, write_ok_with};
 use schema::request::{Proof, RequestId};
 use schema::text::Name;
@@ -310,9 +312,7 @@ impl ChatService {
 
 fn refusal(error: LoginError) -> Refused {
     match error {
-        LoginError::Unauthorized => {
-            Refused::new(ErrorCode::Unauthorized, "wrong name, password or token")
-        }
+        LoginError::Unauthorized => Refused::new(ErrorCode::Unauthorized, "wrong name, password or token"),
         LoginError::Conflict => Refused::new(ErrorCode::Conflict, "this name is taken"),
         LoginError::BadRequest(message) => Refused::new(ErrorCode::BadRequest, message),
         LoginError::Forbidden => Refused::new(ErrorCode::Forbidden, "this is not allowed"),

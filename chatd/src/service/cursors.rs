@@ -27,7 +27,9 @@ impl ChatService {
         seq: Seq,
     ) {
         let here = self.convs.get(&conv).map(|here| (here.members, here.contiguous));
-        let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else { return };
+        let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
+            return;
+        };
         // What this connection's stream is complete up to; a client cannot have received more.
         let complete = match here {
             Some((members, contiguous)) if session.is_running() && members.contains(&session.user) => {
@@ -68,13 +70,7 @@ impl ChatService {
     }
 
     /// Moves a cursor at a request; the answer follows the commit.
-    fn move_cursor(
-        &mut self,
-        cx: &mut Cx<'_>,
-        conn: ConnId,
-        id: Option<RequestId>,
-        write: CursorWrite,
-    ) {
+    fn move_cursor(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>, write: CursorWrite) {
         Self::begin(cx, conn);
         let write = CursorWrite { ticket: Some(ticket(conn, id)), ..write };
         if let Err(error) = self.node.store.move_cursor(write) {
@@ -106,8 +102,7 @@ impl ChatService {
     pub(super) fn write_session_acks(&self, conn: ConnId, session: &mut Session) {
         let user = session.user;
         session.acks.retain(|(conv, seq)| {
-            let write =
-                CursorWrite { ticket: None, user, conv: *conv, delivered: Some(*seq), read: None };
+            let write = CursorWrite { ticket: None, user, conv: *conv, delivered: Some(*seq), read: None };
             match self.node.store.move_cursor(write) {
                 Ok(()) => false,
                 Err(error) => {

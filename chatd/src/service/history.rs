@@ -75,8 +75,7 @@ pub(super) fn check_member(db: &mut Connection, conv: ConvId, user: UserId) -> R
 }
 
 fn page(db: &mut Connection, id: RequestId, asked: Asked) -> Result<Vec<u8>, Refused> {
-    let limit =
-        PageLimit { entries: u32::try_from(asked.limit).unwrap_or(u32::MAX), bytes: LINE_BYTES_MAX };
+    let limit = PageLimit { entries: u32::try_from(asked.limit).unwrap_or(u32::MAX), bytes: LINE_BYTES_MAX };
     let mut dao = MessageDao::new(db);
     let page = match asked.bound {
         Bound::Last => dao.last(asked.conv, limit)?,

@@ -153,9 +153,10 @@ impl ChatService {
     /// Forgets conversations that nobody here is a member of any more.
     pub(super) fn forget(&mut self, convs: impl IntoIterator<Item = ConvId>) {
         for conv in convs {
-            let wanted = self.convs.get(&conv).is_some_and(|here| {
-                here.members.iter().any(|member| self.users.contains_key(member))
-            });
+            let wanted = self
+                .convs
+                .get(&conv)
+                .is_some_and(|here| here.members.iter().any(|member| self.users.contains_key(member)));
             if !wanted {
                 self.convs.remove(&conv);
                 self.doubtful.remove(&conv);

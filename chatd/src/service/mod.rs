@@ -286,10 +286,8 @@ impl ChatService {
                 self.conversations(cx, conn, session, id, user, after, limit);
             }
             (_, Some(_)) => {
-                let refused = Refused::new(
-                    ErrorCode::UnsupportedType,
-                    "this server knows no such type of request",
-                );
+                let refused =
+                    Refused::new(ErrorCode::UnsupportedType, "this server knows no such type of request");
                 self.refuse(cx, conn, id, refused);
             }
         }

@@ -174,9 +174,8 @@ impl ChatService {
         let user = session.user;
         let mut lags = Vec::new();
         for position in &positions {
-            let last = self
-                .meet(position.conv, [user, position.other], position.last_seq)
-                .max(position.last_seq);
+            let last =
+                self.meet(position.conv, [user, position.other], position.last_seq).max(position.last_seq);
             let mut pos = cursors.get(&position.conv).copied().unwrap_or(position.delivered);
             if pos > last {
                 self.push(cx, conn, &Push::Reset { conv: position.conv, seq: last });
@@ -217,7 +216,9 @@ impl ChatService {
 
     /// Says `synced`, once, when nothing that was missed at login is left.
     fn settle_synced(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else { return };
+        let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
+            return;
+        };
         if session.unsynced == Some(0) {
             session.unsynced = None;
             self.push(cx, conn, &Push::Synced);
@@ -227,7 +228,9 @@ impl ChatService {
     /// Serves a lagging session: takes what has caught up off its list and reads on for the next in turn, as far as window and output allow.
     pub(super) fn pump(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let choked = cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX;
-        let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else { return };
+        let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
+            return;
+        };
         if !session.is_running() || session.reading.is_some() {
             return;
         }
