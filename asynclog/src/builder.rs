@@ -151,7 +151,7 @@ impl Builder {
     }
 
     /// Starts the log as the process's logger, and puts a panic hook before the one that is set: it logs the panic as an error, waits up to 1 s
-    /// until it is written (on a loop thread too: it does not come back to its loop), and goes on to the other.
+    /// until it is written (a loop thread does not wait: it may catch the panic and go on), and goes on to the other.
     ///
     /// # Errors
     ///

@@ -16,8 +16,11 @@ pub(crate) fn install(shared: Arc<Shared>) {
         // One of the log's own threads would wait for itself.
         if !caller::is_inside() {
             record(&shared, info);
-            // Loop threads too: a thread that panics does not come back to its loop.
-            let _ = shared.barrier(PANIC_FLUSH_MAX);
+            // A loop catches the panic of a handler and goes on, so its thread must not wait; an error is written at once anyway. A panic that
+            // aborts the process ends with `next`, and there the record may be lost.
+            if !caller::never_waits() {
+                let _ = shared.barrier(PANIC_FLUSH_MAX);
+            }
         }
         next(info);
     }));

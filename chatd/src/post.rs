@@ -20,7 +20,7 @@ pub(crate) enum Post {
     /// The direct conversation that a `send` goes to was looked up.
     Resolved(Box<Resolved>),
     /// A query was answered: the fields of an `ok`, or why not.
-    Answer { conn: ConnId, session: SessionId, id: Option<RequestId>, body: Result<Vec<u8>, Refused> },
+    Answer { conn: ConnId, id: Option<RequestId>, body: Result<Vec<u8>, Refused> },
     /// Where the user's streams start.
     Positions { conn: ConnId, session: SessionId, positions: Option<Vec<store::Position>> },
     /// Entries of a conversation that a session lags behind in. `None`: they could not be read.

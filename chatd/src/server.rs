@@ -180,6 +180,7 @@ fn install_log(config: &Config) -> Result<asynclog::Guard, ServerError> {
     asynclog::Builder::new()
         .file(&path)
         .filter(config.log.as_str())
+        .roll(asynclog::RollConfig::default())
         .install()
         .map_err(|error| ServerError::Log { path, error })
 }

@@ -61,6 +61,8 @@ struct Writer {
     /// The highest delivered and read marks that were answered.
     marks: (u64, u64),
     conv: Option<u64>,
+    /// The highest ack without an id that this connection has sent.
+    acked: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -148,11 +150,12 @@ fn finish(writers: &mut [Writer], truth: &mut Truth) {
         if writers.iter().all(done) {
             return;
         }
-        assert!(
-            Instant::now() < deadline,
-            "not everything came: {:?}",
-            writers.iter().find(|writer| !done(writer))
-        );
+        if Instant::now() > deadline {
+            let open = writers.iter_mut().find(|writer| !done(writer)).expect("somebody");
+            let state =
+                format!("{:?} and {:?} to send, has {}", open.in_flight, open.unsent, open.complete_to());
+            open.client().fail(&format!("not everything came: {state}"));
+        }
     }
 }
 
@@ -171,6 +174,7 @@ impl Writer {
             have: BTreeSet::new(),
             marks: (0, 0),
             conv: None,
+            acked: 0,
         }
     }
 
@@ -203,6 +207,7 @@ impl Writer {
         let complete = self.complete_to();
         self.have.retain(|seq| *seq <= complete);
         self.client = Some(client);
+        self.acked = complete;
     }
 
     /// Keeps requests in flight: first what is not acknowledged, in its order, then fresh messages, acks and reads.
@@ -237,15 +242,16 @@ impl Writer {
     /// Handles what has come: how many requests were answered.
     fn pump(&mut self, truth: &mut Truth) -> usize {
         let mut lines = self.client().arrived();
-        if let (true, Got::Line(line)) = (lines.is_empty(), self.client().next(Duration::from_millis(1))) {
+        if lines.is_empty()
+            && let Got::Line(line) = self.client().next(Duration::from_millis(1))
+        {
             lines.push(line);
         }
         let answered = lines.iter().filter(|line| self.on_line(line, truth)).count();
         let complete = self.complete_to();
-        if let (Some(conv), true) = (self.conv, complete > 0) {
-            self.client()
-                .try_raw(format!("{{\"type\":\"ack\",\"conv\":{conv},\"seq\":{complete}}}\n").as_bytes())
-                .ok();
+        if let (Some(conv), true) = (self.conv, complete > self.acked) {
+            self.client().tell(&json!({"type": "ack", "conv": conv, "seq": complete}));
+            self.acked = complete;
         }
         answered
     }

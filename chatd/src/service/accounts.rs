@@ -290,17 +290,10 @@ impl ChatService {
         cx.conn(conn)?.session.as_ref().map(|session| session.token)
     }
 
-    pub(super) fn find_user(
-        &mut self,
-        cx: &mut Cx<'_>,
-        conn: ConnId,
-        session: SessionId,
-        id: Option<RequestId>,
-        key: &str,
-    ) {
+    pub(super) fn find_user(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>, key: &str) {
         let key = key.to_owned();
         let node = std::sync::Arc::clone(&self.node);
-        self.query(cx, conn, session, id, move |db, id| {
+        self.query(cx, conn, id, move |db, id| {
             let user = UserDao::new(db).by_name_key(&key)?.ok_or(Refused::NO_USER)?;
             let online = node.directory.is_online(user.id);
             let mut line = Vec::new();

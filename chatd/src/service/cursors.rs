@@ -3,7 +3,7 @@
 use reactor::ConnId;
 use schema::reply::{Mark, Marks, Push, write_ok_with};
 use schema::request::RequestId;
-use schema::{ConvId, Seq, SessionId, UserId};
+use schema::{ConvId, Seq, UserId};
 use store::dao::CursorDao;
 use store::{CursorError, CursorOutcome, CursorWrite};
 
@@ -147,12 +147,11 @@ impl ChatService {
         &mut self,
         cx: &mut Cx<'_>,
         conn: ConnId,
-        session: SessionId,
         id: Option<RequestId>,
         user: UserId,
         conv: ConvId,
     ) {
-        self.query(cx, conn, session, id, move |db, id| {
+        self.query(cx, conn, id, move |db, id| {
             check_member(db, conv, user)?;
             let marks = CursorDao::new(db).marks(conv)?;
             let marks = marks

@@ -6,7 +6,7 @@ use reactor::ConnId;
 use schema::limits::LINE_BYTES_MAX;
 use schema::reply::{ConversationInfo, Conversations, History, Kind, write_ok_with};
 use schema::request::{Bound, RequestId};
-use schema::{ConvId, Seq, SessionId, UserId};
+use schema::{ConvId, Seq, UserId};
 use serde::Serialize;
 use store::Connection;
 use store::dao::{ConversationDao, MessageDao, PageLimit};
@@ -28,32 +28,23 @@ pub(super) struct Asked {
 }
 
 impl ChatService {
-    pub(super) fn history(
-        &mut self,
-        cx: &mut Cx<'_>,
-        conn: ConnId,
-        session: SessionId,
-        id: Option<RequestId>,
-        asked: Asked,
-    ) {
-        self.query(cx, conn, session, id, move |db, id| {
+    pub(super) fn history(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>, asked: Asked) {
+        self.query(cx, conn, id, move |db, id| {
             check_member(db, asked.conv, asked.user)?;
             page(db, id, asked)
         });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
     pub(super) fn conversations(
         &mut self,
         cx: &mut Cx<'_>,
         conn: ConnId,
-        session: SessionId,
         id: Option<RequestId>,
         user: UserId,
         after: Option<ConvId>,
         limit: usize,
     ) {
-        self.query(cx, conn, session, id, move |db, id| {
+        self.query(cx, conn, id, move |db, id| {
             // One more than asked for tells whether there are more.
             let wanted = u32::try_from(limit).unwrap_or(u32::MAX).saturating_add(1);
             let listed = ConversationDao::new(db).list(user, after, wanted)?;

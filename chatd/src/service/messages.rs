@@ -179,7 +179,6 @@ impl ChatService {
         &mut self,
         cx: &mut Cx<'_>,
         conn: ConnId,
-        session: SessionId,
         id: Option<RequestId>,
         user: UserId,
         conv: ConvId,
@@ -200,7 +199,7 @@ impl ChatService {
             }
             Some(_) => self.refuse(cx, conn, id, Refused::NOT_A_MEMBER),
             // Not met on this loop yet: the store knows whether it exists.
-            None => self.query(cx, conn, session, id, move |db, id| {
+            None => self.query(cx, conn, id, move |db, id| {
                 super::history::check_member(db, conv, user)?;
                 let mut line = Vec::new();
                 schema::reply::write_ok(id, &mut line);

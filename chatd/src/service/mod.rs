@@ -17,7 +17,7 @@ use schema::error::ErrorCode;
 use schema::limits::{BAD_LINES_MAX, LINE_BYTES_MAX_STRANGER};
 use schema::reply::{Push, Refusal, write_error, write_ok, write_ok_with, write_push};
 use schema::request::{BadLine, Envelope, Request, RequestId, parse};
-use schema::{ConvId, Seq, SessionId, UserId};
+use schema::{ConvId, Seq, UserId};
 use serde::Serialize;
 use smallvec::SmallVec;
 use store::Store;
@@ -190,17 +190,16 @@ impl ChatService {
         Some(ReplySlot { handle: self.me.clone(), fallback: Some(fallback) })
     }
 
-    /// Runs a read-only query for a session on a store thread; what it returns is the reply's line.
+    /// Runs a read-only query on a store thread; what it returns is the reply's line.
     fn query(
         &mut self,
         cx: &mut Cx<'_>,
         conn: ConnId,
-        session: SessionId,
         id: Option<RequestId>,
         job: impl FnOnce(&mut store::Connection, RequestId) -> Result<Vec<u8>, Refused> + Send + 'static,
     ) {
         let not_taken = Err(Refused::OVERLOADED);
-        let Some(mut slot) = self.slot(Post::Answer { conn, session, id, body: not_taken }) else {
+        let Some(mut slot) = self.slot(Post::Answer { conn, id, body: not_taken }) else {
             return self.refuse(cx, conn, id, Refused::OVERLOADED);
         };
         if let Some(client) = cx.conn_mut(conn) {
@@ -208,9 +207,9 @@ impl ChatService {
         }
         Self::begin(cx, conn);
         let queued = self.node.store.read(move |db| {
-            slot.fallback = Some(Post::Answer { conn, session, id, body: Err(Refused::DEFECT) });
+            slot.fallback = Some(Post::Answer { conn, id, body: Err(Refused::DEFECT) });
             let body = job(db, id.unwrap_or_default());
-            slot.fill(Post::Answer { conn, session, id, body });
+            slot.fill(Post::Answer { conn, id, body });
         });
         // A job that was not taken was dropped, and its slot with it: the fallback is on its way.
         if let Err(error) = queued {
@@ -222,7 +221,6 @@ impl ChatService {
         &mut self,
         cx: &mut Cx<'_>,
         conn: ConnId,
-        session: SessionId,
         id: Option<RequestId>,
         body: Result<Vec<u8>, Refused>,
     ) {
@@ -230,16 +228,13 @@ impl ChatService {
         if let Some(client) = cx.conn_mut(conn) {
             client.queries = client.queries.saturating_sub(1);
         }
-        // An answer belongs to the session that asked: after a logout it is nobody's.
-        if cx.conn_mut(conn).is_some_and(|client| client.session_is(session).is_some()) {
-            match body {
-                Ok(line) if id.is_some() => {
-                    // See `say`.
-                    let _ = cx.send(conn, &line);
-                }
-                Ok(_) => {}
-                Err(refused) => self.refuse(cx, conn, id, refused),
+        match body {
+            Ok(line) if id.is_some() => {
+                // See `say`.
+                let _ = cx.send(conn, &line);
             }
+            Ok(_) => {}
+            Err(refused) => self.refuse(cx, conn, id, refused),
         }
         self.finish(cx, conn);
     }
@@ -263,9 +258,7 @@ impl ChatService {
             (Request::Password { old, new }, Some((_, user))) => {
                 self.change_password(cx, conn, id, user, &old, &new);
             }
-            (Request::FindUser { name }, Some((session, _))) => {
-                self.find_user(cx, conn, session, id, name.key());
-            }
+            (Request::FindUser { name }, Some(_)) => self.find_user(cx, conn, id, name.key()),
             (Request::Send { client_id, target, text }, Some((session, user))) => {
                 let client_id = client_id.map(|client_id| Box::from(&*client_id));
                 let draft = messages::Draft { conn, session, user, id, client_id, text: text.into_owned() };
@@ -273,17 +266,17 @@ impl ChatService {
             }
             (Request::Ack { conv, seq }, Some(_)) => self.ack(cx, conn, id, conv, seq),
             (Request::Read { conv, seq }, Some((_, user))) => self.read(cx, conn, id, user, conv, seq),
-            (Request::Typing { conv }, Some((session, user))) => {
-                self.typing(cx, conn, session, id, user, conv);
+            (Request::Typing { conv }, Some((_, user))) => {
+                self.typing(cx, conn, id, user, conv);
             }
-            (Request::Marks { conv }, Some((session, user))) => {
-                self.marks(cx, conn, session, id, user, conv);
+            (Request::Marks { conv }, Some((_, user))) => {
+                self.marks(cx, conn, id, user, conv);
             }
-            (Request::History { conv, bound, limit }, Some((session, user))) => {
-                self.history(cx, conn, session, id, history::Asked { user, conv, bound, limit });
+            (Request::History { conv, bound, limit }, Some((_, user))) => {
+                self.history(cx, conn, id, history::Asked { user, conv, bound, limit });
             }
-            (Request::Conversations { after, limit }, Some((session, user))) => {
-                self.conversations(cx, conn, session, id, user, after, limit);
+            (Request::Conversations { after, limit }, Some((_, user))) => {
+                self.conversations(cx, conn, id, user, after, limit);
             }
             (_, Some(_)) => {
                 let refused =
@@ -372,7 +365,7 @@ impl Handler for ChatService {
             Post::Committed(committed) => self.on_committed(cx, &committed),
             Post::Login { conn, id, purpose, reply } => self.on_login_reply(cx, conn, id, purpose, reply),
             Post::Resolved(resolved) => self.on_resolved(cx, *resolved),
-            Post::Answer { conn, session, id, body } => self.on_answer(cx, conn, session, id, body),
+            Post::Answer { conn, id, body } => self.on_answer(cx, conn, id, body),
             Post::Positions { conn, session, positions } => self.on_positions(cx, conn, session, positions),
             Post::Page { conn, session, conv, entries } => self.on_page(cx, conn, session, conv, entries),
             Post::LastSeq { conv, last } => self.on_last_seq(cx, conv, last),

@@ -17,6 +17,7 @@ impl Truth {
     pub(crate) fn learn(&mut self, place: Place, from: u64, text: &str) -> Result<(), String> {
         let at = *self.places.entry(text.to_owned()).or_insert(place);
         if at != place {
+            let text = text.chars().take(60).collect::<String>();
             return Err(format!("{text:?} is at {at:?} and at {place:?}"));
         }
         let known = self.entries.entry(place).or_insert_with(|| (from, text.to_owned()));

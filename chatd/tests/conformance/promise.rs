@@ -357,6 +357,7 @@ impl<'a> World<'a> {
             _ => Err("not expected".to_owned()),
         };
         if let Err(fault) = result {
+            let line = line.to_string().chars().take(300).collect::<String>();
             self.devices[at].fail(&format!("{fault}: {line}"));
         }
     }
