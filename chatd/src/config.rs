@@ -15,7 +15,7 @@ use store::DbConfig;
 /// Without any option it listens on 127.0.0.1:6000 and keeps its tables in a SQLite file under ./chat-data; nothing else needs to be installed or
 /// configured. Clients speak JSON lines over TCP (see docs/protocol.md); `chatcli` is one.
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "chatd", version, after_help = EXIT_CODES)]
+#[command(name = "chatd", version, after_help = EXIT_CODES, args_override_self = true)]
 pub(crate) struct Args {
     /// Reads the configuration from this TOML file.
     #[arg(long, value_name = "FILE", env = "CHATD_CONFIG")]

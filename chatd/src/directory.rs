@@ -1,5 +1,7 @@
 //! Who is logged in on this node: what needs to be known across loops, touched at login, logout and look-ups only.
 
+use std::time::{Duration, Instant};
+
 use parking_lot::Mutex;
 use reactor::ConnId;
 use rustc_hash::FxHashMap;
@@ -16,41 +18,73 @@ pub(crate) struct Live {
     pub(crate) conn: ConnId,
 }
 
+/// How long a revocation is remembered, for logins that were under way when it came. Far longer than an answer waits in a loop's queue.
+const REVOKED_FOR: Duration = Duration::from_secs(60);
+/// Revocations at which old ones are looked for.
+const REVOKED_SWEEP: usize = 1_024;
+
 /// All live sessions of this node by user, each user's in the order of their logins.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    users: Mutex<FxHashMap<UserId, SmallVec<[Live; 1]>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    users: FxHashMap<UserId, SmallVec<[Live; 1]>>,
+    revoked: FxHashMap<TokenId, Instant>,
+}
+
+/// What entering the directory came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    Fine,
+    /// The user now held too many sessions; this one, the oldest, is no longer listed.
+    Replaced(Live),
+    /// The token was revoked while the login was under way: the new session must end too.
+    Revoked,
 }
 
 impl Directory {
-    /// Adds a session. The oldest one comes back when the user now holds too many; it is no longer listed.
-    pub(crate) fn enter(&self, user: UserId, live: Live) -> Option<Live> {
-        let mut users = self.users.lock();
-        let sessions = users.entry(user).or_default();
+    /// Adds a session.
+    pub(crate) fn enter(&self, user: UserId, live: Live) -> Entered {
+        let mut state = self.state.lock();
+        let revoked = state.revoked.contains_key(&live.token);
+        let sessions = state.users.entry(user).or_default();
         sessions.push(live);
-        if sessions.len() > SESSIONS_PER_USER_MAX { Some(sessions.remove(0)) } else { None }
+        if revoked {
+            Entered::Revoked
+        } else if sessions.len() > SESSIONS_PER_USER_MAX {
+            Entered::Replaced(sessions.remove(0))
+        } else {
+            Entered::Fine
+        }
+    }
+
+    /// Notes that tokens are revoked and says which of the user's sessions rest on them.
+    pub(crate) fn revoke(&self, user: UserId, tokens: &[TokenId], now: Instant) -> Vec<Live> {
+        let mut state = self.state.lock();
+        if state.revoked.len() + tokens.len() > REVOKED_SWEEP {
+            state.revoked.retain(|_, since| now.saturating_duration_since(*since) < REVOKED_FOR);
+        }
+        state.revoked.extend(tokens.iter().map(|token| (*token, now)));
+        let sessions = state.users.get(&user).map(SmallVec::as_slice).unwrap_or_default();
+        sessions.iter().filter(|live| tokens.contains(&live.token)).copied().collect()
     }
 
     /// Takes a session out, whether it is listed or not: the clean-up of an old one never hits a newer one.
     pub(crate) fn leave(&self, user: UserId, session: SessionId) {
-        let mut users = self.users.lock();
-        if let Some(sessions) = users.get_mut(&user) {
+        let mut state = self.state.lock();
+        if let Some(sessions) = state.users.get_mut(&user) {
             sessions.retain(|live| live.session != session);
             if sessions.is_empty() {
-                users.remove(&user);
+                state.users.remove(&user);
             }
         }
     }
 
     pub(crate) fn is_online(&self, user: UserId) -> bool {
-        self.users.lock().contains_key(&user)
-    }
-
-    /// The user's sessions that rest on one of these tokens.
-    pub(crate) fn with_tokens(&self, user: UserId, tokens: &[TokenId]) -> Vec<Live> {
-        let users = self.users.lock();
-        let sessions = users.get(&user).map(SmallVec::as_slice).unwrap_or_default();
-        sessions.iter().filter(|live| tokens.contains(&live.token)).copied().collect()
+        self.state.lock().users.contains_key(&user)
     }
 }
 
@@ -72,10 +106,19 @@ mod tests {
         let directory = Directory::default();
         let user = UserId::new(1).unwrap();
         for number in 1..=8 {
-            assert_eq!(directory.enter(user, live(number)), None);
+            assert_eq!(directory.enter(user, live(number)), Entered::Fine);
         }
-        assert_eq!(directory.enter(user, live(9)), Some(live(1)));
-        assert_eq!(directory.with_tokens(user, &[TokenId([1; 32])]).len(), 4);
+        assert_eq!(directory.enter(user, live(9)), Entered::Replaced(live(1)));
+        assert_eq!(directory.revoke(user, &[TokenId([1; 32])], Instant::now()).len(), 4);
+    }
+
+    #[test]
+    fn a_token_revoked_during_its_login_lets_nobody_in() {
+        let directory = Directory::default();
+        let user = UserId::new(1).unwrap();
+        assert!(directory.revoke(user, &[live(1).token], Instant::now()).is_empty());
+        assert_eq!(directory.enter(user, live(1)), Entered::Revoked);
+        assert_eq!(directory.enter(user, live(2)), Entered::Fine);
     }
 
     #[test]

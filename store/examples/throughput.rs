@@ -4,6 +4,8 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a measuring program: it ends at the first fault"
 )]

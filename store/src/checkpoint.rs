@@ -1,74 +1,68 @@
 //! The checkpoint thread: moves the write-ahead log into the file, off the writer's path.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::Receiver;
 
-use crate::connection::Connection;
+use crate::connection::{CheckpointMode, Connection, LogState};
 use crate::error::StoreError;
 use crate::store::Stats;
 
-/// Pages of log (64 MiB) beyond which it must start over. That stops the writer for as long as the last pages
-/// take, so it is done seldom, and right after a checkpoint that stopped nobody.
+/// Pages of log (64 MiB) beyond which it must start over.
 const LOG_PAGES_MAX: i64 = 16_384;
 
-/// How soon an unfinished checkpoint is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// Pages (8 MiB) that the writer itself moves when the log starts over: what came in while the last round ran.
+const REST_PAGES_MAX: i64 = 2_048;
+
+/// Rounds in which the checkpointer tries to come that close to a writer that never pauses. Each is shorter than the one
+/// before, since a page that was written many times is moved once.
+const ROUNDS_MAX: u32 = 6;
 
 pub(crate) struct Checkpointer {
     db: Connection,
     wanted: Receiver<()>,
+    /// Tells the writer to let the log start over, which only it can: it holds the lock that takes nearly all the time.
+    restart: Arc<AtomicBool>,
     stats: Arc<Stats>,
     failing: bool,
 }
 
 impl Checkpointer {
-    pub(crate) const fn new(db: Connection, wanted: Receiver<()>, stats: Arc<Stats>) -> Self {
-        Self { db, wanted, stats, failing: false }
+    pub(crate) const fn new(
+        db: Connection,
+        wanted: Receiver<()>,
+        restart: Arc<AtomicBool>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        Self { db, wanted, restart, stats, failing: false }
     }
 
     /// Serves until all who could ask are gone, and then leaves an empty log behind.
     pub(crate) fn run(mut self) {
-        let mut again = false;
-        loop {
-            let asked = if again {
-                self.wanted.recv_timeout(RETRY)
-            } else {
-                self.wanted.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            };
-            if asked == Err(RecvTimeoutError::Disconnected) {
+        while self.wanted.recv().is_ok() {
+            let result = self.work();
+            self.note(result);
+        }
+        let result = self.db.checkpoint(CheckpointMode::Truncate).map(drop);
+        self.note(result);
+    }
+
+    fn work(&mut self) -> Result<(), StoreError> {
+        let mut before = LogState::default();
+        for _ in 0..ROUNDS_MAX {
+            let log = self.db.checkpoint(CheckpointMode::Passive)?;
+            self.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
+            if log.pages < LOG_PAGES_MAX {
+                return Ok(());
+            }
+            if log.pages - before.moved <= REST_PAGES_MAX {
                 break;
             }
-            again = self.work();
+            before = log;
         }
-        let end = self.pragma("PRAGMA wal_checkpoint(TRUNCATE)");
-        self.note(end.map(drop));
-    }
-
-    /// Returns whether something was left to do.
-    fn work(&mut self) -> bool {
-        let result = self.pragma("PRAGMA wal_checkpoint(PASSIVE)").and_then(|log| {
-            if log < LOG_PAGES_MAX {
-                return Ok(false);
-            }
-            // What came in during the first is little, so this one holds the writer only briefly.
-            self.pragma("PRAGMA wal_checkpoint(RESTART)").map(|log| log >= LOG_PAGES_MAX)
-        });
-        self.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
-        let again = result.clone().unwrap_or(true);
-        self.note(result.map(drop));
-        again
-    }
-
-    /// Returns the pages that the log holds and that are still needed.
-    fn pragma(&mut self, sql: &str) -> Result<i64, StoreError> {
-        let row: Option<(i64, i64, i64)> =
-            self.db.query_row(sql, &[], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let (busy, log, _moved) = row.unwrap_or_default();
-        let starts_over = busy == 0 && !sql.contains("PASSIVE");
-        Ok(if starts_over { 0 } else { log })
+        self.restart.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn note(&mut self, result: Result<(), StoreError>) {

@@ -37,13 +37,33 @@ pub(crate) enum Role {
     Checkpointer,
 }
 
+/// How far a checkpoint goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CheckpointMode {
+    /// Stops nobody and waits for nobody.
+    Passive,
+    /// Stops the writer, so that the log can start over.
+    Restart,
+    /// The same, and empties the log's file.
+    Truncate,
+}
+
+/// What a checkpoint found in the log, in pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogState {
+    /// Those it held when the checkpoint began.
+    pub(crate) pages: i64,
+    /// Those of them that are in the file now.
+    pub(crate) moved: i64,
+}
+
 /// Statements kept prepared per connection: more than the store has.
 const STATEMENTS: usize = 128;
 
 /// Locks are held by others only for the moment at which a checkpoint ends; longer means that another program is at the file.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// How long the end of a checkpoint may wait for readers, while the writer waits for it.
+/// How long the last checkpoint, when the store closes, may wait for others to let go.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(100);
 
 /// Bytes that the write-ahead log keeps on disk when it starts over.
@@ -270,6 +290,26 @@ impl Connection {
     /// Rows changed since the connection was opened.
     pub(crate) fn changes(&self) -> u64 {
         self.db.total_changes()
+    }
+
+    /// Moves what the write-ahead log holds into the file, as far as the mode allows.
+    pub(crate) fn checkpoint(&mut self, mode: CheckpointMode) -> Result<LogState, StoreError> {
+        let sql = match mode {
+            CheckpointMode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+            CheckpointMode::Restart => "PRAGMA wal_checkpoint(RESTART)",
+            CheckpointMode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
+        };
+        let patient = mode != CheckpointMode::Restart;
+        if !patient {
+            // The writer does not wait for readers: the log starts over another time.
+            self.db.busy_timeout(Duration::ZERO)?;
+        }
+        let read = |row: &Row<'_>| Ok(LogState { pages: row.get(1)?, moved: row.get(2)? });
+        let state = self.query_row(sql, &[], read);
+        if !patient {
+            self.db.busy_timeout(BUSY_WAIT)?;
+        }
+        Ok(state?.unwrap_or_default())
     }
 
     /// Runs several statements at once. For migrations only: nothing in them comes from outside.

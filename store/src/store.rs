@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -137,12 +137,14 @@ impl Store {
         let (wake, woken) = bounded(1);
         let (checkpoint, checkpoint_wanted) = bounded(1);
         let cursors = Arc::new(CursorQueue::new(wake));
+        let restart = Arc::new(AtomicBool::new(false));
         let queues = WriterQueues {
             jobs: write_jobs,
             bytes: Arc::clone(&bytes),
             cursors: Arc::clone(&cursors),
             wake: woken,
             checkpoint: checkpoint.clone(),
+            restart: Arc::clone(&restart),
             batch_max: config.batch_max,
             gather: Duration::from_millis(config.gather_ms),
         };
@@ -152,7 +154,7 @@ impl Store {
             .map(|_| Reader::open(path.clone(), read_jobs.clone()))
             .collect::<Result<Vec<_>, _>>()?;
         let checkpointer = Connection::open(&path, Role::Checkpointer)?;
-        let checkpointer = Checkpointer::new(checkpointer, checkpoint_wanted, Arc::clone(&stats));
+        let checkpointer = Checkpointer::new(checkpointer, checkpoint_wanted, restart, Arc::clone(&stats));
 
         let threads = Threads {
             writer: spawn("store-writer", &lock, move || writer.run())?,

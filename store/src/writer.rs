@@ -3,13 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
 use crate::batch::{self, Outcomes};
-use crate::connection::{Connection, Role};
+use crate::connection::{CheckpointMode, Connection, Role};
 use crate::cursors::{CursorQueue, Waiting};
 use crate::error::StoreError;
 use crate::heads::Heads;
@@ -22,7 +22,7 @@ const CURSORS_BESIDE_JOBS: usize = 128;
 /// Cursor writes of one batch otherwise.
 const CURSORS_ALONE: usize = 1_024;
 /// Changed rows, and so roughly pages of the log, after which the checkpointer is told.
-const ROWS_PER_CHECKPOINT: u64 = 8_192;
+const ROWS_PER_CHECKPOINT: u64 = 32_768;
 
 pub(crate) const GET_MARK: &str = "SELECT mark FROM commit_mark WHERE worker = 0";
 pub(crate) const SET_MARK: &str = "UPDATE commit_mark SET mark = ? WHERE worker = 0";
@@ -50,6 +50,8 @@ pub(crate) struct WriterQueues {
     pub(crate) cursors: Arc<CursorQueue>,
     pub(crate) wake: Receiver<()>,
     pub(crate) checkpoint: Sender<()>,
+    /// Set by the checkpointer when little is left to move and the log should start over.
+    pub(crate) restart: Arc<AtomicBool>,
     pub(crate) batch_max: usize,
     pub(crate) gather: Duration,
 }
@@ -75,6 +77,9 @@ impl Writer {
             let cursors = self.queues.cursors.take(max);
             if !jobs.is_empty() || !cursors.is_empty() {
                 self.batch(jobs, cursors);
+            }
+            if self.queues.restart.swap(false, Ordering::Acquire) {
+                self.restart_log();
             }
         }
     }
@@ -156,6 +161,14 @@ impl Writer {
         Err(error)
     }
 
+    /// Moves the rest of the log, so that the next batch writes it from its beginning.
+    fn restart_log(&mut self) {
+        let Some(db) = &mut self.db else { return };
+        if let Err(error) = db.checkpoint(CheckpointMode::Restart) {
+            log::warn!("the log could not start over: {error}");
+        }
+    }
+
     /// Opens the file again and reads which batch was the last.
     fn reopen(&mut self) -> Result<(), StoreError> {
         self.heads.clear();
@@ -168,7 +181,7 @@ impl Writer {
     /// Counts, and says in the log when the storage fails and when it works again, not for every batch.
     fn note(&mut self, outcomes: &Outcomes, error: Option<StoreError>) {
         let Stats { batches, failed_batches, messages, duplicates, refused, .. } = &*self.stats;
-        let add = |counter: &std::sync::atomic::AtomicU64, n: usize| {
+        let add = |counter: &AtomicU64, n: usize| {
             counter.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Ordering::Relaxed);
         };
         let sends = &outcomes.batch.sends;

@@ -177,7 +177,7 @@ fn tokens_are_found_renewed_and_revoked_by_their_hash() {
     let row = |number: u8, user: UserId, expires_ms: i64| TokenRow {
         hash: [number; 32],
         user,
-        device: (number % 2 == 0).then(|| format!("device {number}")),
+        device: number.is_multiple_of(2).then(|| format!("device {number}")),
         created_ms: 1,
         expires_ms,
     };

@@ -15,7 +15,7 @@ use schema::{ConvId, Seq, SessionId, UserId};
 use store::dao::UserDao;
 
 use super::{ChatService, Cx};
-use crate::directory::Live;
+use crate::directory::{Entered, Live};
 use crate::post::{Post, Purpose, Refused};
 use crate::session::{PAUSE_LOGIN, Session, Stage};
 use crate::sink::millis;
@@ -114,7 +114,7 @@ impl ChatService {
 
     /// Ends the sessions that rest on revoked tokens, wherever on this node they are.
     fn revoke(&self, user: UserId, tokens: &[TokenId], but: Option<SessionId>) {
-        for live in self.node.directory.with_tokens(user, tokens) {
+        for live in self.node.directory.revoke(user, tokens, std::time::Instant::now()) {
             if Some(live.session) != but {
                 self.end_elsewhere(live, ByeCode::LoggedOut);
             }
@@ -197,8 +197,11 @@ impl ChatService {
             session,
         };
         self.ok_with(cx, conn, id, &body);
-        if let Some(oldest) = self.node.directory.enter(user, Live { session, token: token_id, conn }) {
-            self.end_elsewhere(oldest, ByeCode::Replaced);
+        let live = Live { session, token: token_id, conn };
+        match self.node.directory.enter(user, live) {
+            Entered::Fine => {}
+            Entered::Replaced(oldest) => self.end_elsewhere(oldest, ByeCode::Replaced),
+            Entered::Revoked => self.end_elsewhere(live, ByeCode::LoggedOut),
         }
         self.revoke(user, &evicted, Some(session));
         if !hold {
@@ -208,7 +211,7 @@ impl ChatService {
 
     /// The session's end on this loop: no push reaches it from here on, and its acks are written.
     pub(super) fn end_session(&mut self, conn: ConnId, mut session: Session) {
-        self.write_session_acks(conn, &mut session);
+        self.write_session_acks(&mut session, None);
         self.node.directory.leave(session.user, session.id);
         let Some(local) = self.users.get_mut(&session.user) else { return };
         local.conns.retain(|other| *other != conn);

@@ -5,7 +5,7 @@ use schema::reply::{Mark, Marks, Push, write_ok_with};
 use schema::request::RequestId;
 use schema::{ConvId, Seq, UserId};
 use store::dao::CursorDao;
-use store::{CursorError, CursorOutcome, CursorWrite};
+use store::{CursorError, CursorOutcome, CursorWrite, Ticket};
 
 use super::history::check_member;
 use super::lifecycle::TICK_ACKS;
@@ -86,9 +86,13 @@ impl ChatService {
             let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
                 continue;
             };
-            self.write_session_acks(conn, session);
+            // With a ticket, so that the session itself is not told of what it has just said.
+            let taken = self.write_session_acks(session, Some(ticket(conn, None)));
             if !session.acks.is_empty() {
                 self.ack_dirty.push(conn);
+            }
+            for _ in 0..taken {
+                Self::begin(cx, conn);
             }
         }
         if !self.ack_dirty.is_empty() {
@@ -97,20 +101,16 @@ impl ChatService {
         }
     }
 
-    /// Writes a session's acks. Those that the store does not take stay with the session; at its end they are let go, and what they covered is pushed again
-    /// at the next login.
-    pub(super) fn write_session_acks(&self, conn: ConnId, session: &mut Session) {
+    /// Writes a session's acks and says how many the store took. Those that it did not take stay with the session; at its end they are let go, and what
+    /// they covered is pushed again at the next login.
+    pub(super) fn write_session_acks(&self, session: &mut Session, ticket: Option<Ticket>) -> usize {
         let user = session.user;
+        let waiting = session.acks.len();
         session.acks.retain(|(conv, seq)| {
-            let write = CursorWrite { ticket: None, user, conv: *conv, delivered: Some(*seq), read: None };
-            match self.node.store.move_cursor(write) {
-                Ok(()) => false,
-                Err(error) => {
-                    log::debug!("{conn}: an ack waits: {error}");
-                    true
-                }
-            }
+            let write = CursorWrite { ticket, user, conv: *conv, delivered: Some(*seq), read: None };
+            self.node.store.move_cursor(write).is_err()
         });
+        waiting - session.acks.len()
     }
 
     /// A cursor write was committed or refused: its asker is answered, and whoever may know is told where the cursor is now.

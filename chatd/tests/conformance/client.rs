@@ -234,6 +234,19 @@ impl Client {
         }
     }
 
+    /// Asserts that no further push of this type comes, and that none is unread.
+    pub(crate) fn assert_no_more(&mut self, kind: &str) {
+        self.fence();
+        let deadline = Instant::now() + QUIET;
+        while let Got::Line(line) = self.next(deadline.saturating_duration_since(Instant::now())) {
+            self.inbox.push_back(line);
+        }
+        let seen = self.seen(kind);
+        if !seen.is_empty() {
+            self.fail(&format!("unexpected: {seen:?}"));
+        }
+    }
+
     /// Waits for the `bye` with this code and then for the end of the connection.
     pub(crate) fn expect_bye(&mut self, code: &str) -> Value {
         let bye = self.push("bye");

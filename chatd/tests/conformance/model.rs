@@ -95,6 +95,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether the start is known exactly.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.low == self.high
+    }
+
     /// How many pushes this connection has not acked.
     pub(crate) fn unacked(&self) -> usize {
         self.pushed.range(self.acked + 1..).count()

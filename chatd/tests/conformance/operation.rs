@@ -14,11 +14,16 @@ fn builder() -> ChatdBuilder {
     Chatd::builder(env!("CARGO_BIN_EXE_chatd"))
 }
 
+/// How the server ends when it is started with these arguments, and where needed with free ports and a fresh data folder.
 fn refused(args: &[&str]) -> ExitReport {
     let data = tempfile::tempdir().expect("a folder");
     let data = data.path().join("data").display().to_string();
-    let mut all = vec!["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir", &data];
-    all.extend(args);
+    let mut all = args.to_vec();
+    for (flag, value) in [("--listen", "127.0.0.1:0"), ("--admin", "127.0.0.1:0"), ("--data-dir", &data)] {
+        if !args.contains(&flag) {
+            all.extend([flag, value]);
+        }
+    }
     let report = builder().run_expecting_exit(all).expect("it ends by itself");
     assert_eq!(report.stdout, "", "standard output is for what was asked for");
     report
@@ -87,13 +92,6 @@ fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
     let amy = house.user("amy");
     let data = house.chatd.data_dir().display().to_string();
     let report = refused(&["--data-dir", &data]);
-    // A flag that stands twice may be refused for that; so say it once.
-    let report = if report.code == Some(2) {
-        let args = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir", &data];
-        builder().run_expecting_exit(args).expect("it ends by itself")
-    } else {
-        report
-    };
     assert_eq!(report.code, Some(1), "{}", report.stderr);
     assert!(report.stderr.contains(&data), "the folder is not named: {}", report.stderr);
     assert!(!report.stderr.contains("panicked"), "{}", report.stderr);
@@ -218,13 +216,13 @@ fn readers_that_never_read_cost_no_memory_and_hold_nobody_up() {
             }
         }
     };
-    // What the store and the allocator need for such messages at all.
-    pump(&mut amys, 20, &Vec::from_iter((0..10).map(|_| house.user("nobody"))));
+    // What the store and the allocator need for such messages when nobody is there to be pushed to.
+    pump(&mut amys, 200, &Vec::from_iter((0..10).map(|_| house.user("nobody"))));
     let before = rss_bytes(house.chatd.pid());
     pump(&mut amys, 200, &readers);
     let growth = rss_bytes(house.chatd.pid()).saturating_sub(before);
     println!("32 MB to readers that never read: {} KiB more", growth / 1024);
-    assert!(growth < 16 * MIB, "{growth} bytes more");
+    assert!(growth < 12 * MIB, "{growth} bytes more");
 
     let mut attentive = house.session(&readers[0]);
     assert_eq!(attentive.seen("message").len() % 256, 200, "all of them came to a reader that reads");

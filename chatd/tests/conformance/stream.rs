@@ -154,11 +154,11 @@ fn at_most_a_window_of_unacked_messages_is_pushed() {
     bobs.assert_quiet();
     bobs.tell(&json!({"type": "ack", "conv": conv, "seq": 10}));
     assert_eq!(bobs.next_seqs(10), Vec::from_iter(257..=266));
-    bobs.assert_quiet();
+    bobs.assert_no_more("message");
     bobs.ack(conv, 266);
     assert_eq!(bobs.next_seqs(35), Vec::from_iter(267..=301));
     bobs.push("synced");
-    bobs.assert_quiet();
+    bobs.assert_no_more("message");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn the_window_is_one_for_all_conversations_and_they_take_turns() {
     }
     assert_eq!(Vec::from_iter(last.into_values()), [100, 100, 100, 100, 1]);
     bobs.push("synced");
-    bobs.assert_quiet();
+    bobs.assert_no_more("message");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_full_window_stops_pushes_and_nothing_else() {
     bobs.ack(conv, 256);
     assert_eq!(bobs.next_seqs(4), [257, 258, 259, 260], "and its own came as the ok");
     bobs.push("synced");
-    bobs.assert_quiet();
+    bobs.assert_no_more("message");
 }
 
 #[test]
