@@ -1,1 +1,30 @@
-//! Placeholder.
+//! What the load generator `chatload` and the benchmarks are made of.
+//!
+//! `chatload` is one thread with one event loop of [`reactor`]. It knows the server by its protocol alone, so it can load any server that speaks it.
+//! The
+//! handler on that loop has a gate, which registers users and logs them in, and a shape, which has the connections then: pairs of users who write to
+//! each other, or idle ones. [`run()`] does all of it and ends with a [`Report`].
+
+mod gate;
+mod idle;
+mod limit;
+mod load;
+mod machine;
+mod options;
+mod outbox;
+mod pairs;
+mod process;
+mod progress;
+mod report;
+pub mod rows;
+mod run;
+mod scan;
+mod stream;
+mod table;
+
+pub use load::LoadError;
+pub use machine::{load_average, machine};
+pub use options::{Options, ShapeName};
+pub use report::{IdleReport, Memory, PairsReport, Quantiles, Report, ServerUse, ThreadUse, Verdict};
+pub use run::run;
+pub use table::{Table, number};

@@ -36,7 +36,9 @@ fn main() -> ExitCode {
             println!("{HELP}");
             Ok(())
         }
-        Some("client") => ClientOptions::parse(arguments.get(1..).unwrap_or_default()).and_then(|o| run_client(&o)),
+        Some("client") => {
+            ClientOptions::parse(arguments.get(1..).unwrap_or_default()).and_then(|o| run_client(&o))
+        }
         _ => ServerOptions::parse(&arguments).and_then(|options| serve(&options)),
     };
     match result {

@@ -64,8 +64,10 @@ impl<H: Handler> ServiceCell<H> {
         if client.stopped || client.current.is_some() || core.stopping {
             return;
         }
-        let Some(address) =
-            client.next.checked_rem(client.config.addresses.len()).and_then(|at| client.config.addresses.get(at))
+        let Some(address) = client
+            .next
+            .checked_rem(client.config.addresses.len())
+            .and_then(|at| client.config.addresses.get(at))
         else {
             log::error!("{}: a client without an address", self.handler.name());
             return;

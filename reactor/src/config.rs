@@ -43,13 +43,15 @@ pub struct ServiceConfig {
     pub frames_per_turn: u32,
     /// Unsent bytes at which `on_high_water` comes.
     pub output_high: usize,
-    /// Unsent bytes at which reading from the connection pauses until the low mark. At least `output_high`.
+    /// Unsent bytes at which reading from the connection pauses until the low mark. At least `output_high`; `usize::MAX`: never. Only one of two
+    /// peers should pause for this: two that do can wait for each other until the write stall ends it.
     pub output_pauses_reading: usize,
     /// Unsent bytes at which, after the high mark, `on_low_water` comes and reading goes on.
     pub output_low: usize,
     /// Unsent bytes above which the connection is aborted.
     pub output_max: usize,
-    /// How long a peer may take nothing of what waits for it. `None`: for ever.
+    /// How long a peer may take nothing of what waits for it. `None`: for ever. What counts is what the kernel takes from us: behind a full kernel
+    /// buffer (up to 4 MiB on one machine) a peer has to read about a third of it before it shows, so this should be seconds, not milliseconds.
     pub write_stall: Option<Duration>,
     /// How long a frame may take from its first byte to its last; not renewed by each byte. `None`: for ever.
     pub frame_deadline: Option<Duration>,
@@ -101,13 +103,12 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// A client of these addresses that reconnects with full-jitter back-off.
+    ///
+    /// Its unsent output does not pause its reading: the server pauses for the client's sake, and were both to wait for the other to read, neither
+    /// would.
     #[must_use]
     pub fn new(addresses: Vec<SocketAddr>) -> Self {
-        Self {
-            addresses,
-            reconnect: true,
-            backoff: BackoffConfig::default(),
-            service: ServiceConfig::default(),
-        }
+        let service = ServiceConfig { output_pauses_reading: usize::MAX, ..ServiceConfig::default() };
+        Self { addresses, reconnect: true, backoff: BackoffConfig::default(), service }
     }
 }

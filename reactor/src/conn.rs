@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use crate::buffer::{Buffer, OutputQueue};
 use crate::config::ServiceConfig;
-use crate::loop_core::LoopCore;
 use crate::handler::Handler;
 use crate::id::ConnId;
+use crate::loop_core::LoopCore;
 use crate::reason::CloseReason;
 use crate::slab::{Key, Slab};
 use crate::stream::Stream;

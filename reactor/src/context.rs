@@ -8,10 +8,10 @@ use bytes::Bytes;
 use crate::client::ClientState;
 use crate::codec::Codec as _;
 use crate::conn::{Conn, Conns, PauseReason, Phase};
-use crate::loop_core::{LoopCore, Timer, TimerKind};
 use crate::handle::{ConnHandle, LoopHandle};
 use crate::handler::Handler;
 use crate::id::{ConnId, Token};
+use crate::loop_core::{LoopCore, Timer, TimerKind};
 use crate::reason::{CloseReason, ConnectError, SendError};
 use crate::slab::Key;
 use crate::stream::Stream;
@@ -25,9 +25,9 @@ use crate::timer::TimerKey;
 ///
 /// ```compile_fail
 /// # use reactor::{Context, Handler};
-/// fn elsewhere<H: Handler>(cx: &mut Context<'_, H>) {
+/// fn elsewhere<H: Handler<Conn: Send, Codec: Send> + Send>(cx: &mut Context<'_, H>) {
 ///     std::thread::scope(|scope| {
-///         scope.spawn(|| cx.now()); // a context is !Send
+///         scope.spawn(move || cx.now()); // a context is !Send
 ///     });
 /// }
 /// ```
@@ -36,8 +36,8 @@ use crate::timer::TimerKey;
 ///
 /// ```
 /// # use reactor::{Context, Handler};
-/// fn here<H: Handler>(cx: &mut Context<'_, H>) {
-///     let now = || cx.now();
+/// fn here<H: Handler<Conn: Send, Codec: Send> + Send>(cx: &mut Context<'_, H>) {
+///     let now = move || cx.now();
 ///     now();
 /// }
 /// ```
@@ -227,7 +227,8 @@ impl<H: Handler> Context<'_, H> {
 
     /// Cancels a timer. One that fired or was cancelled already is nothing. Cancelled in the turn it is due in, it does not fire.
     pub fn cancel_timer(&mut self, key: TimerKey) {
-        if let Some(Timer { service, conn: Some(owner), kind: TimerKind::User(_) }) = self.core.timers.cancel(key)
+        if let Some(Timer { service, conn: Some(owner), kind: TimerKind::User(_) }) =
+            self.core.timers.cancel(key)
             && service == self.conns.service
             && let Some(conn) = self.conns.slab.get_mut(owner)
         {

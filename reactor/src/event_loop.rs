@@ -137,8 +137,7 @@ impl EventLoop {
         handler: H,
         load: Arc<AtomicUsize>,
     ) -> Result<u8, PostError> {
-        let index =
-            u8::try_from(self.services.len()).ok().filter(|index| usize::from(*index) < SERVICES_MAX);
+        let index = u8::try_from(self.services.len()).ok().filter(|index| usize::from(*index) < SERVICES_MAX);
         let index = index.ok_or(PostError::Full)?;
         let conns = Conns::new(index, config);
         let mut cell =
@@ -262,7 +261,9 @@ impl EventLoop {
     }
 
     fn has_work(&self) -> bool {
-        self.core.timers.has_due() || self.services.iter().any(|service| service.has_work()) || self.has_posts()
+        self.core.timers.has_due()
+            || self.services.iter().any(|service| service.has_work())
+            || self.has_posts()
     }
 
     fn has_posts(&self) -> bool {

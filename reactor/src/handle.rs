@@ -90,7 +90,8 @@ impl StopRequest {
 
     fn set(&self, deadline: Option<Duration>) {
         let millis = |deadline: Duration| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        let word = deadline.map_or(Self::BY_CONFIG, |deadline| millis(deadline).saturating_add(1).min(Self::BY_CONFIG - 1));
+        let word = deadline
+            .map_or(Self::BY_CONFIG, |deadline| millis(deadline).saturating_add(1).min(Self::BY_CONFIG - 1));
         // The first stop counts, here as in the queue.
         let _ = self.0.compare_exchange(0, word, Ordering::Release, Ordering::Relaxed);
     }
@@ -342,6 +343,17 @@ mod tests {
         crosses::<LoopHandle>();
         crosses::<ConnHandle>();
         crosses::<ServiceHandle<Vec<u8>>>();
+        crosses::<crate::TcpClient>();
+        crosses::<ConnId>();
+        crosses::<crate::TimerKey>();
+    }
+
+    #[test]
+    fn what_owns_loops_crosses_threads_too() {
+        fn crosses<T: Send + Sync>() {}
+        crosses::<crate::RunningServer<Vec<u8>>>();
+        crosses::<crate::EventLoopThreadPool>();
+        crosses::<crate::TcpServer>();
     }
 
     #[test]

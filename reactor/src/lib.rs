@@ -78,3 +78,8 @@ pub use reason::{CloseReason, ConnectError, PostError, SendError};
 pub use server::{RunningServer, TcpServer};
 pub use stats::LoopStats;
 pub use timer::TimerKey;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

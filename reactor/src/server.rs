@@ -89,9 +89,8 @@ impl TcpServer {
             let index = handle.index();
             handle
                 .post(move |event_loop| {
-                    let service = guarded(&mut event_loop.core, |_| make(index)).map(|handler| {
-                        event_loop.add_service_with_load(slot, config, handler, shared_load)
-                    });
+                    let service = guarded(&mut event_loop.core, |_| make(index))
+                        .map(|handler| event_loop.add_service_with_load(slot, config, handler, shared_load));
                     // The starter waits for it.
                     let _ = tell.send(service);
                 })

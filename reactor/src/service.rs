@@ -237,8 +237,7 @@ impl<H: Handler> ServiceCell<H> {
             TimerKind::User(token) => {
                 if let Some(conn) = self.conns.open_mut(key) {
                     conn.user_timers.retain(|timer| *timer != timer_key);
-                    let fired =
-                        TimerFired { key: timer_key, conn: Some(self.conns.id(core, key)), token };
+                    let fired = TimerFired { key: timer_key, conn: Some(self.conns.id(core, key)), token };
                     self.call_for(core, key, |handler, cx| handler.on_timer(cx, fired));
                 }
             }
@@ -426,5 +425,135 @@ impl<H: Handler> Service for ServiceCell<H> {
         }
         self.run_closes(core);
         self.run_frees(core);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::codec::LinesCodec;
+    use crate::config::{LoopConfig, ServiceConfig};
+    use crate::event_loop::EventLoop;
+
+    /// Writes down what it is told.
+    #[derive(Default)]
+    struct Diary(Vec<String>);
+
+    impl Handler for Diary {
+        type Conn = ();
+        type Post = ();
+        type Codec = LinesCodec;
+
+        fn codec(&mut self) -> LinesCodec {
+            LinesCodec::new(80)
+        }
+
+        fn on_open(&mut self, _: &mut Context<'_, Self>, _: ConnId, _: &OpenInfo) {
+            self.0.push("open".into());
+        }
+
+        fn on_frame(&mut self, _: &mut Context<'_, Self>, _: ConnId, _: &[u8]) {
+            self.0.push("frame".into());
+        }
+
+        fn on_connect_failed(
+            &mut self,
+            _: &mut Context<'_, Self>,
+            _: ConnId,
+            error: ConnectError,
+            _: Option<Duration>,
+        ) {
+            self.0.push(error.to_string());
+        }
+
+        fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}
+    }
+
+    const ALL: Readiness = Readiness { readable: true, writable: true, read_closed: true, error: true };
+    const WRITABLE: Readiness =
+        Readiness { readable: false, writable: true, read_closed: false, error: false };
+
+    fn service() -> (EventLoop, ServiceCell<Diary>) {
+        let (_, posts) = crossbeam_channel::bounded(1);
+        let cell = ServiceCell {
+            handler: Diary::default(),
+            conns: Conns::new(0, ServiceConfig::default()),
+            posts,
+            listener: None,
+            client: None,
+            load: Arc::default(),
+        };
+        (EventLoop::new(LoopConfig::default()).unwrap(), cell)
+    }
+
+    fn socket() -> socket2::Socket {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket
+    }
+
+    impl ServiceCell<Diary> {
+        fn add(&mut self, socket: socket2::Socket, phase: Phase) -> (Key, Token) {
+            socket.set_nonblocking(true).unwrap();
+            let stream = Stream::Tcp(mio::net::TcpStream::from_std(socket.into()));
+            let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+            let conn = Conn::new(stream, peer, LinesCodec::new(80), phase);
+            let Ok(key) = self.conns.slab.insert(conn) else { panic!("no slot") };
+            (key, Token { service: 0, key })
+        }
+    }
+
+    #[test]
+    fn an_event_for_an_old_tenant_does_not_reach_the_new_one() {
+        let (mut event_loop, mut cell) = service();
+        let (old, old_token) = cell.add(socket(), Phase::Open);
+        cell.free(&mut event_loop.core, old);
+        let (new, _) = cell.add(socket(), Phase::Open);
+        assert_eq!(old.slot, new.slot);
+        cell.on_event(&mut event_loop.core, old_token, ALL);
+        assert_eq!(event_loop.core.stats.stale_events, 1);
+        let conn = cell.conns.slab.get(new).unwrap();
+        assert!(!conn.readable && !conn.hang_up && !conn.failed && !cell.has_work());
+    }
+
+    #[test]
+    fn writable_without_a_peer_is_not_connected() {
+        let (mut event_loop, mut cell) = service();
+        let (key, token) = cell.add(socket(), Phase::Connecting);
+        cell.on_event(&mut event_loop.core, token, WRITABLE);
+        assert!(cell.handler.0.is_empty());
+        assert_eq!(cell.conns.slab.get(key).unwrap().phase, Phase::Connecting);
+    }
+
+    #[test]
+    fn a_connection_to_itself_is_a_failed_attempt() {
+        let (mut event_loop, mut cell) = service();
+        // What the kernel does when it picks the destination as the source: both opens meet.
+        let own = socket();
+        own.connect(&own.local_addr().unwrap()).unwrap();
+        let (key, token) = cell.add(own, Phase::Connecting);
+        cell.on_event(&mut event_loop.core, token, WRITABLE);
+        assert_eq!(cell.handler.0, ["the connection reached itself"]);
+        assert!(cell.conns.slab.get(key).is_none());
+    }
+
+    #[test]
+    fn an_attempt_given_up_does_not_open_by_a_later_event_of_its_turn() {
+        let (mut event_loop, mut cell) = service();
+        let listener = socket();
+        listener.listen(1).unwrap();
+        let client = socket();
+        client.connect(&listener.local_addr().unwrap()).unwrap();
+        let (key, token) = cell.add(client, Phase::Connecting);
+        cell.conns.begin_close(key, CloseReason::Local("given up"), true);
+        cell.on_event(&mut event_loop.core, token, WRITABLE);
+        cell.run_ready(&mut event_loop.core);
+        cell.run_closes(&mut event_loop.core);
+        cell.run_frees(&mut event_loop.core);
+        assert_eq!(cell.handler.0, ["the attempt was given up"]);
+        assert_eq!(cell.connections(), 0);
     }
 }

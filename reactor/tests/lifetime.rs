@@ -205,7 +205,9 @@ fn every_open_has_one_close_with_the_first_reason() {
         client.write_all(b"hello\nand more\n").unwrap();
         finish(&client);
         let events = life(&mut bench);
-        let [Event::Opened(opened), Event::Closed(closed, why)] = events[..] else { panic!("{way}: {events:?}") };
+        let [Event::Opened(opened), Event::Closed(closed, why)] = events[..] else {
+            panic!("{way}: {events:?}")
+        };
         assert_eq!((opened, why), (closed, reason), "{way}");
         assert_eq!(bench.stats().panics, 0, "{way}");
         assert_eq!((bench.stats().opened, bench.stats().closed), (1, 1), "{way}");
@@ -394,7 +396,10 @@ fn a_stop_delivers_what_connections_hold_and_ends_by_its_deadline() {
     reader.read_to_end(&mut got).unwrap();
     assert!(got == sent);
     until("the loop has ended", || server.pool.handles()[0].post(|_| ()) == Err(PostError::Stopped));
-    assert_eq!((server.told.closed(), server.told.closed()), (CloseReason::LoopStopping, CloseReason::LoopStopping));
+    assert_eq!(
+        (server.told.closed(), server.told.closed()),
+        (CloseReason::LoopStopping, CloseReason::LoopStopping)
+    );
 }
 
 #[test]
@@ -409,10 +414,7 @@ fn attempts_to_connect_end_when_the_loop_stops() {
     bench.event_loop.handle().stop();
     bench.event_loop.run().unwrap();
     let rest = bench.told.rest();
-    assert!(
-        matches!(rest[..], [Event::ConnectFailed(_, reactor::ConnectError::Stopping, None)]),
-        "{rest:?}"
-    );
+    assert!(matches!(rest[..], [Event::ConnectFailed(_, reactor::ConnectError::Stopping, None)]), "{rest:?}");
 }
 
 #[test]
@@ -585,7 +587,8 @@ fn a_panic_in_a_callback_ends_its_connection_and_nobody_elses() {
 
 #[test]
 fn a_connection_whose_on_open_panicked_is_reset_and_its_slot_freed() {
-    let mut bench = Bench::new(ServiceConfig::default(), |log| lines(log).on_open(|_, _| panic!("a test's panic")));
+    let mut bench =
+        Bench::new(ServiceConfig::default(), |log| lines(log).on_open(|_, _| panic!("a test's panic")));
     let mut client = support::connect(bench.address);
     bench.turn_until("the panic", |bench| bench.stats().panics == 1);
     let error = client.read(&mut [0]).unwrap_err();

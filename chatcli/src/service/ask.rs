@@ -1,7 +1,6 @@
 //! Questions to the server: each is asked again after a lost connection until it is answered, and long answers are read page by page.
 
 use schema::reply::{Conversations, Found, History, Registered};
-use schema::request::RequestId;
 use schema::{ConvId, Seq};
 
 use super::event::{Entry, Event, Listed, Refusal, Ticket};
@@ -103,7 +102,28 @@ impl ClientService {
     pub(super) fn handle_answer(&mut self, ticket: Ticket, line: &str) -> Result<(), serde_json::Error> {
         let Some(at) = self.asks.iter().position(|ask| ask.ticket == ticket) else { return Ok(()) };
         let Some(mut ask) = self.asks.remove(at) else { return Ok(()) };
-        let answered = match ask.question.clone() {
+        let answered = self.read_answer(&mut ask, line);
+        match answered {
+            Ok(Some(event)) => self.events.push_back(event),
+            // A further page of it, unless the session has ended with it.
+            Ok(None) if self.me.is_some() => {
+                self.ask_now(&ask);
+                self.asks.push_back(ask);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                // The caller will refuse it.
+                self.asks.push_back(ask);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one page of an answer. The event, when it is the last.
+    fn read_answer(&mut self, ask: &mut Ask, line: &str) -> Result<Option<Event>, serde_json::Error> {
+        let ticket = ask.ticket;
+        Ok(match ask.question.clone() {
             Question::Register { .. } => {
                 let body: Registered = serde_json::from_str(line)?;
                 Some(Event::Registered { ticket, user: body.user })
@@ -119,24 +139,14 @@ impl ClientService {
             }
             Question::History { conv, count, .. } => {
                 let body: History<'_> = serde_json::from_str(line)?;
-                self.handle_history(&mut ask, conv, count, body)
+                self.handle_history(ask, conv, count, body)
             }
             Question::Conversations => {
                 let body: Conversations<'_> = serde_json::from_str(line)?;
-                self.handle_list(&mut ask, &body)
+                self.handle_list(ask, &body)
             }
             Question::Read { conv, seq } => Some(Event::Marked { ticket, conv, seq }),
-        };
-        match answered {
-            Some(event) => self.events.push_back(event),
-            // A further page of it, unless the session has ended with it.
-            None if self.me.is_some() => {
-                self.ask_now(&ask);
-                self.asks.push_back(ask);
-            }
-            None => {}
-        }
-        Ok(())
+        })
     }
 
     fn handle_history(
@@ -186,14 +196,9 @@ impl ClientService {
         self.events.push_back(Event::Refused { ticket, refusal });
     }
 
-    /// Forgets a question whose answer is no longer of interest.
+    /// Forgets a question or a login whose answer is no longer of interest.
     pub(crate) fn give_up(&mut self, ticket: Ticket) {
         self.asks.retain(|ask| ask.ticket != ticket);
-    }
-
-    /// Whether an answer to this id is awaited.
-    #[cfg(test)]
-    pub(super) fn awaits(&self, id: RequestId) -> bool {
-        self.waiting.contains_key(&id)
+        self.give_up_login(ticket);
     }
 }

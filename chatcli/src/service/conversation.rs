@@ -91,6 +91,9 @@ impl Conversation {
         self.counted = self.counted.max(info.last_seq);
         self.last_seq = self.last_seq.max(info.last_seq);
         self.read = self.read.max(info.read);
+        // The server has these; they need not be said again.
+        self.read_said = self.read_said.max(info.read);
+        self.acked = self.acked.max(info.delivered);
     }
 
     /// Keeps an entry in its place. The oldest goes when there are too many.

@@ -11,7 +11,7 @@ use schema::{ConvId, Seq};
 use serde::Deserialize;
 
 use super::event::{Action, Entry, Event, Listed, Refusal};
-use super::{ClientService, Conversation, Phase, To, Waiting};
+use super::{ClientService, Conversation, Phase, Waiting};
 
 /// An `error`, read leniently: a newer server may have codes that we do not know.
 #[derive(Deserialize)]
@@ -92,7 +92,7 @@ impl ClientService {
         let result = self.dispatch_ok(now, &waiting, id, line);
         if result.is_err() {
             // The request is answered, only we cannot read how.
-            self.refuse(now, &waiting, id, Refusal::new("bad_reply", "the server's answer cannot be read"));
+            self.refuse(now, &waiting, id, unreadable());
         }
         self.pump(now);
         result
@@ -122,10 +122,14 @@ impl ClientService {
 
     fn handle_error(&mut self, now: Instant, id: RequestId, line: &str) -> Result<(), serde_json::Error> {
         let Some(waiting) = self.waiting.remove(&id) else { return Ok(()) };
-        let refusal = Refusal::from(serde_json::from_str::<ErrorLine<'_>>(line)?);
+        let read = serde_json::from_str::<ErrorLine<'_>>(line);
+        let (refusal, result) = match read {
+            Ok(line) => (line.into(), Ok(())),
+            Err(error) => (unreadable(), Err(error)),
+        };
         self.refuse(now, &waiting, id, refusal);
         self.pump(now);
-        Ok(())
+        result
     }
 
     fn refuse(&mut self, now: Instant, waiting: &Waiting, id: RequestId, refusal: Refusal) {
@@ -268,9 +272,6 @@ fn conversation_of(message: &Message<'_>, own: bool) -> Conversation {
     Conversation::new(message.conv, message.kind, name.to_owned(), peer)
 }
 
-/// For tests and drivers: the place of a conversation.
-impl From<ConvId> for To {
-    fn from(conv: ConvId) -> Self {
-        Self::Conv(conv)
-    }
+fn unreadable() -> Refusal {
+    Refusal::new("bad_reply", "the server's answer cannot be read")
 }

@@ -49,6 +49,17 @@ impl ClientService {
         Ok(ticket)
     }
 
+    /// A login that takes too long is forgotten; one that is on its way is cut off with its connection.
+    pub(super) fn give_up_login(&mut self, ticket: Ticket) {
+        if self.login.ticket == Some(ticket) {
+            self.login = Login::default();
+            if self.phase == Phase::LoggingIn {
+                self.waiting.clear();
+                self.actions.push_back(Action::Drop("the login was given up"));
+            }
+        }
+    }
+
     /// The token of the present login.
     pub(crate) fn token(&self) -> Option<&Secret> {
         match &self.login.credential {
@@ -72,7 +83,7 @@ impl ClientService {
         self.login.retry_at = None;
         self.marking.connection_lost();
         for conversation in self.conversations.values_mut() {
-            conversation.acked = Seq::ZERO;
+            (conversation.acked, conversation.read_said) = (Seq::ZERO, Seq::ZERO);
         }
         // What was to be said on that connection must not be said on the next.
         self.actions.retain(|action| !matches!(action, Action::Line(_)));
@@ -226,10 +237,11 @@ impl ClientService {
             self.request(Waiting::Sync, &Request::Sync { cursors, more: n != last });
         }
         self.phase = Phase::Online;
-        self.marking.resume();
+        // What the server had not written when the connection was lost is said again.
+        self.say_acks();
     }
 
-    /// Whether the message's target is a user by this name.
+    /// A message to a user was taken: the conversation with them is this one.
     pub(super) fn remember_target(&mut self, to: &To, conv: ConvId) {
         if let To::User(name) = to {
             self.conversation_or_new(Conversation::new(conv, Kind::Direct, name.clone(), None));

@@ -35,13 +35,6 @@ impl Marking {
         self.to_ack.extend(said);
         (self.acks_due, self.holes_due, self.typing, self.since_acks) = (None, None, None, 0);
     }
-
-    /// The streams run again: what is to be acked is said with the next arrival or at the next call.
-    pub(super) fn resume(&mut self) {
-        if !self.to_ack.is_empty() {
-            self.since_acks = ACK_EVERY;
-        }
-    }
 }
 
 impl ClientService {
@@ -77,6 +70,13 @@ impl ClientService {
         (self.marking.acks_due, self.marking.since_acks) = (None, 0);
         for conv in std::mem::take(&mut self.marking.to_ack) {
             self.say_ack(conv);
+        }
+    }
+
+    /// The program is about to end: says what is to be acked, without delay.
+    pub(crate) fn say_goodbye(&mut self) {
+        if self.phase == Phase::Online {
+            self.say_acks();
         }
     }
 

@@ -15,7 +15,7 @@ mod inbox;
 mod login;
 mod marks;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 mod outbox;
 #[cfg(test)]
 mod property;
@@ -37,6 +37,7 @@ use ask::Ask;
 pub(crate) use ask::Question;
 pub(crate) use conversation::{Conversation, Progress};
 pub(crate) use event::{Action, Entry, Event, Listed, Refusal, Ticket};
+pub(crate) use login::Credential;
 use login::Login;
 use marks::Marking;
 use outbox::Outbox;

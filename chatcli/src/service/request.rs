@@ -10,7 +10,6 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Request<'a> {
-    Ping,
     Register {
         name: &'a str,
         password: &'a str,
@@ -101,7 +100,6 @@ mod tests {
             text(&send, Some(7)),
             r#"{"type":"send","client_id":"c-1","user":"bob","text":"hi\n\"you\"","id":7}"#
         );
-        assert_eq!(text(&Request::Ping, Some(0)), r#"{"type":"ping","id":0}"#);
         let cursors = BTreeMap::from([(conv, Seq::new(100).unwrap())]);
         assert_eq!(
             text(&Request::Sync { cursors: &cursors, more: true }, Some(2)),
@@ -127,7 +125,6 @@ mod tests {
             hold: true,
         };
         for request in [
-            Request::Ping,
             Request::Register { name: "amy", password: "correct horse" },
             login(Some("amy"), Some("correct horse"), None),
             login(None, None, Some("abc")),

@@ -1,6 +1,6 @@
 //! Acks, reading, typing: the marks of a conversation and who hears of them.
 
-use crate::client::WAIT;
+use crate::client::{Client, WAIT};
 use crate::server::{House, User, shared};
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn talk(house: &House, count: u64) -> (User, User, u64) {
 }
 
 /// The `read` or `delivered` push of these values; those that are coalesced into it may come before.
-fn await_mark(client: &mut crate::client::Client, kind: &str, conv: u64, user: &User, seq: u64) -> Value {
+fn await_mark(client: &mut Client, kind: &str, conv: u64, user: &User, seq: u64) -> Value {
     let expected = json!({"type": kind, "conv": conv, "user": user.id, "seq": seq});
     client.take(&expected.to_string(), |line| *line == expected)
 }
@@ -75,6 +75,25 @@ fn ones_own_sends_can_be_acked() {
     amys.ack(conv, 5);
     assert_eq!(amys.marks_of(conv, &amy).0, 5);
     assert!(house.session(&amy).seen("message").is_empty());
+}
+
+#[test]
+fn an_ack_counts_all_that_came_also_while_catching_up() {
+    let house = shared();
+    let (amy, bob, conv) = talk(house, 1);
+    let mut amys = house.session(&amy);
+    let mut last = 1;
+    for _ in 0..20 {
+        amys.say_many(&bob, 1, 16);
+        let (mut bobs, _) = house.login(&bob);
+        bobs.say_many(&amy, 1, 200);
+        last += 216;
+        while bobs.push("message")["seq"] != json!(last - 200) {}
+        // Each of these came as an ok, and what was before them as a push: nothing is missing on this connection.
+        bobs.ack(conv, last);
+        assert_eq!(bobs.marks_of(conv, &bob).0, last);
+        amys.ack(conv, last);
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(crate) struct Device {
     pub(crate) synced: bool,
     /// What the world knew of each conversation before this connection's login.
     pub(crate) lasts_at_login: BTreeMap<u64, u64>,
+    /// What was known to be delivered to the user before this connection's login.
+    pub(crate) floor_at_login: BTreeMap<u64, u64>,
     /// Steps for which it does not read.
     pub(crate) slow: u32,
     /// What it has kept, over all connections.
@@ -66,6 +68,7 @@ impl Device {
             pending: BTreeMap::new(),
             synced: false,
             lasts_at_login: BTreeMap::new(),
+            floor_at_login: BTreeMap::new(),
             slow: 0,
             have: BTreeMap::new(),
             delivered: BTreeMap::new(),

@@ -150,6 +150,7 @@ impl<'a> World<'a> {
         let device = &mut self.devices[at];
         device.begin(client, if hold { Phase::Held } else { Phase::Live });
         device.lasts_at_login = lasts;
+        device.floor_at_login.clone_from(&floor);
         self.set_starts(at, &floor, &BTreeMap::new());
     }
 
@@ -177,7 +178,8 @@ impl<'a> World<'a> {
     }
 
     fn sync(&mut self, at: usize, cursors: &BTreeMap<u64, u64>, parts: usize) {
-        let floor = self.people[self.devices[at].user].floor.clone();
+        // The page does not say whether the delivered cursor is taken at the login or at the sync: either will do.
+        let floor = self.devices[at].floor_at_login.clone();
         let object = |part: &[(&u64, &u64)]| {
             Value::from_iter(part.iter().map(|(conv, seq)| (conv.to_string(), json!(seq))))
         };

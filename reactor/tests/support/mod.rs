@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use reactor::codec::{Codec, FrameError, LinesCodec, RawCodec};
 use reactor::{
-    CloseReason, ConnId, ConnectError, Context, EventLoop, EventLoopThreadPool, Handler, LoopConfig, LoopStats,
-    OpenInfo, RunningServer, ServiceConfig, ServiceHandle, TcpServer, TimerFired,
+    CloseReason, ConnId, ConnectError, Context, EventLoop, EventLoopThreadPool, Handler, LoopConfig,
+    LoopStats, OpenInfo, RunningServer, ServiceConfig, ServiceHandle, TcpServer, TimerFired,
 };
 
 /// The bound of every wait. Far more than anything here takes; only a failing test gets there.
@@ -123,7 +123,10 @@ impl<C: Codec + 'static> Script<C> {
         self
     }
 
-    pub fn on_connect_failed(mut self, failed: impl FnMut(&mut Cx<'_, C>, ConnId, ConnectError) + 'static) -> Self {
+    pub fn on_connect_failed(
+        mut self,
+        failed: impl FnMut(&mut Cx<'_, C>, ConnId, ConnectError) + 'static,
+    ) -> Self {
         self.failed = Box::new(failed);
         self
     }

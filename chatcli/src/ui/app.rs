@@ -1,0 +1,210 @@
+//! The screen's state without a terminal: keys and news in, what is to be drawn out.
+
+use std::time::Instant;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::chat::Chat;
+use super::login_form::{Field, Filled, LoginForm};
+use super::pane::Theme;
+use crate::service::{ClientService, Credential, Event, Question, Ticket};
+
+/// Which face is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// Nobody is logged in.
+    Form,
+    /// The chat.
+    Chat,
+}
+
+/// The screen.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) address: String,
+    pub(crate) theme: Theme,
+    pub(crate) face: Face,
+    pub(crate) form: LoginForm,
+    pub(crate) chat: Chat,
+    /// Rows of a page, as drawn last.
+    pub(crate) page: usize,
+    /// What the form waits for, and what was filled in.
+    pending: Option<(Ticket, Filled)>,
+    quit: bool,
+    /// Everything is to be drawn anew, whatever is on the screen.
+    pub(crate) redraw: bool,
+}
+
+impl App {
+    pub(crate) fn new(address: String, name: Option<String>, theme: Theme) -> Self {
+        Self {
+            address,
+            theme,
+            face: Face::Form,
+            form: LoginForm::new(name, None),
+            chat: Chat::default(),
+            page: 10,
+            pending: None,
+            quit: false,
+            redraw: false,
+        }
+    }
+
+    /// Whether the program is to end.
+    pub(crate) fn is_done(&self) -> bool {
+        self.quit || self.chat.quit
+    }
+
+    /// The program is to end.
+    pub(crate) fn quit(&mut self) {
+        self.quit = true;
+    }
+
+    /// A key was pressed.
+    pub(crate) fn handle_key(&mut self, now: Instant, service: &mut ClientService, key: KeyEvent) {
+        if key.kind == KeyEventKind::Release {
+            return;
+        }
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match (key.code, control) {
+            (KeyCode::Char('c'), true) => self.quit = true,
+            (KeyCode::Char('l'), true) => self.redraw = true,
+            _ => match self.face {
+                Face::Form => self.handle_form_key(now, service, key, control),
+                Face::Chat => self.handle_chat_key(now, service, key, control),
+            },
+        }
+    }
+
+    /// A text was pasted.
+    pub(crate) fn handle_paste(&mut self, now: Instant, service: &mut ClientService, text: &str) {
+        match self.face {
+            Face::Chat => self.chat.typed(now, service, text),
+            Face::Form => {
+                // A password copied with its line end is the password.
+                if let Some(editor) = self.form.editor() {
+                    editor.insert(text.trim_end_matches(['\r', '\n']));
+                }
+            }
+        }
+    }
+
+    fn handle_form_key(&mut self, now: Instant, service: &mut ClientService, key: KeyEvent, control: bool) {
+        match (key.code, self.form.field) {
+            (KeyCode::Char('q'), Field::Choice) if !control => self.quit = true,
+            (KeyCode::Char('l'), Field::Choice) if !control => self.form.choose(false),
+            (KeyCode::Char('r'), Field::Choice) if !control => self.form.choose(true),
+            (KeyCode::Char('d'), _) if control => self.quit = true,
+            (KeyCode::Esc, _) => {
+                if let Some((ticket, _)) = self.pending.take() {
+                    service.give_up(ticket);
+                }
+                self.form.back(None);
+            }
+            (KeyCode::Enter, _) => {
+                if let Some(filled) = self.form.enter() {
+                    self.begin(now, service, filled);
+                }
+            }
+            _ => {
+                if let Some(editor) = self.form.editor() {
+                    edit(editor, key, control);
+                }
+            }
+        }
+    }
+
+    /// The form is filled in: registers or logs in.
+    fn begin(&mut self, now: Instant, service: &mut ClientService, filled: Filled) {
+        let (name, password) = (filled.name.clone(), filled.password.clone());
+        let asked = if filled.register {
+            service.ask(now, Question::Register { name, password })
+        } else {
+            service.login(Credential::Password { name, password })
+        };
+        match asked {
+            Ok(ticket) => self.pending = Some((ticket, filled)),
+            Err(refusal) => self.form.back(Some(refusal.to_string())),
+        }
+    }
+
+    fn handle_chat_key(&mut self, now: Instant, service: &mut ClientService, key: KeyEvent, control: bool) {
+        let alt = key.modifiers.contains(KeyModifiers::ALT);
+        let chat = &mut self.chat;
+        match key.code {
+            KeyCode::Enter if alt => chat.editor.insert("\n"),
+            KeyCode::Enter => chat.submit(now, service),
+            KeyCode::Char('d') if control && chat.editor.text().is_empty() => self.quit = true,
+            KeyCode::Char('n') if control => chat.step(now, service, 1),
+            KeyCode::Char('p') if control => chat.step(now, service, -1),
+            KeyCode::Char(c) if !control && !alt => chat.typed(now, service, c.encode_utf8(&mut [0; 4])),
+            KeyCode::Up => chat.editor.earlier(),
+            KeyCode::Down => chat.editor.later(),
+            KeyCode::PageUp => chat.scroll_up(now, service, self.page),
+            KeyCode::PageDown => chat.scroll_down(self.page),
+            KeyCode::Esc => chat.scroll = 0,
+            _ => edit(&mut chat.editor, key, control),
+        }
+    }
+
+    /// Something of the protocol happened.
+    pub(crate) fn handle_event(&mut self, now: Instant, service: &mut ClientService, event: &Event) {
+        match event {
+            Event::LoggedIn { ticket, .. } => {
+                if ticket.is_some() {
+                    self.pending = None;
+                    self.chat = Chat::default();
+                }
+                self.face = Face::Chat;
+            }
+            Event::LoggedOut { why, .. } => {
+                let name = Some(self.form.name.text().to_owned());
+                self.form = LoginForm::new(name, Some(why.clone()));
+                self.chat = Chat::default();
+                self.pending = None;
+                self.face = Face::Form;
+            }
+            _ if self.face == Face::Form => self.handle_form_event(service, event),
+            _ => self.chat.handle(now, service, event),
+        }
+    }
+
+    fn handle_form_event(&mut self, service: &mut ClientService, event: &Event) {
+        match event {
+            Event::Registered { ticket, .. } if self.waits_for(*ticket) => {
+                let Some((_, filled)) = self.pending.take() else { return };
+                let (name, password) = (filled.name.clone(), filled.password.clone());
+                match service.login(Credential::Password { name, password }) {
+                    Ok(ticket) => self.pending = Some((ticket, filled)),
+                    Err(refusal) => self.form.back(Some(refusal.to_string())),
+                }
+            }
+            Event::Refused { ticket, refusal } if self.waits_for(*ticket) => {
+                self.pending = None;
+                self.form.back(Some(refusal.to_string()));
+            }
+            _ => {}
+        }
+    }
+
+    fn waits_for(&self, ticket: Ticket) -> bool {
+        self.pending.as_ref().is_some_and(|(pending, _)| *pending == ticket)
+    }
+}
+
+/// The keys that every input line knows.
+fn edit(editor: &mut super::line_editor::LineEditor, key: KeyEvent, control: bool) {
+    match (key.code, control) {
+        (KeyCode::Char('u'), true) => editor.delete_to_start(),
+        (KeyCode::Char('k'), true) => editor.delete_to_end(),
+        (KeyCode::Char('w'), true) => editor.delete_word(),
+        (KeyCode::Home, _) | (KeyCode::Char('a'), true) => editor.home(),
+        (KeyCode::End, _) | (KeyCode::Char('e'), true) => editor.end(),
+        (KeyCode::Char(c), false) => editor.insert(c.encode_utf8(&mut [0; 4])),
+        (KeyCode::Left, _) => editor.left(),
+        (KeyCode::Right, _) => editor.right(),
+        (KeyCode::Backspace, _) => editor.backspace(),
+        (KeyCode::Delete, _) => editor.delete(),
+        _ => {}
+    }
+}

@@ -1,0 +1,167 @@
+//! `ShowUi`: the screen in a terminal.
+
+mod app;
+mod chat;
+mod command;
+mod line_editor;
+mod login_form;
+mod pane;
+mod safe_text;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, select};
+use crossterm::event::{self, Event as TermEvent};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::client::{Client, Link, News};
+use crate::error::CliError;
+use app::App;
+use terminal::Screen;
+
+/// Keys that may wait while the screen is drawn.
+const KEYS_MAX: usize = 1_024;
+
+/// Events of the wire that are taken before keys are looked at again: some milliseconds' worth.
+const WIRE_PER_ROUND: usize = 256;
+
+/// How often the screen is looked at while something on it changes by itself.
+const COUNTING: Duration = Duration::from_millis(250);
+
+/// How often otherwise.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What comes from the terminal.
+enum Input {
+    Event(TermEvent),
+    /// It ended, or we were asked to end.
+    End,
+}
+
+/// The screen and the client behind it.
+#[derive(Debug)]
+pub(crate) struct ShowUi {
+    client: Client,
+    app: App,
+}
+
+impl ShowUi {
+    /// A screen for a client of the server at `address`.
+    pub(crate) fn new(client: Client, address: String, name: Option<String>) -> Self {
+        Self { client, app: App::new(address, name, view::theme()) }
+    }
+
+    /// Shows the screen until the user leaves.
+    ///
+    /// # Errors
+    /// When the terminal fails.
+    pub(crate) fn run(mut self) -> Result<(), CliError> {
+        let input = read_input()?;
+        let mut screen = Screen::take()?;
+        loop {
+            self.take_news();
+            if self.app.is_done() {
+                break;
+            }
+            self.draw(&mut screen)?;
+            self.wait(&input);
+        }
+        self.client.service.say_goodbye();
+        self.client.flush();
+        Ok(())
+    }
+
+    fn draw(&mut self, screen: &mut Screen) -> Result<(), CliError> {
+        let failed = || CliError::io("cannot draw on the terminal");
+        if std::mem::take(&mut self.app.redraw) {
+            screen.terminal.clear().map_err(failed())?;
+        }
+        let Self { client, app } = self;
+        let now = Instant::now();
+        screen
+            .terminal
+            .draw(|frame| view::draw(frame, app, &client.service, client.link(), now))
+            .map_err(failed())?;
+        Ok(())
+    }
+
+    /// Waits for something to happen, and takes all that has.
+    fn wait(&mut self, input: &Receiver<Input>) {
+        let counting = self.app.chat.anybody_types() || matches!(self.client.link(), Link::Down { .. });
+        let at_most = if counting { COUNTING } else { QUIET };
+        let patience = self.client.patience(Instant::now(), at_most);
+        let wire = self.client.wire().clone();
+        select! {
+            recv(input) -> event => self.handle_input(event.unwrap_or(Input::End)),
+            recv(wire) -> event => if let Ok(event) = event {
+                self.client.handle(Instant::now(), event);
+            },
+            default(patience) => {}
+        }
+        for event in wire.try_iter().take(WIRE_PER_ROUND) {
+            self.client.handle(Instant::now(), event);
+        }
+        self.take_news();
+        while let Ok(event) = input.try_recv() {
+            self.handle_input(event);
+        }
+        let now = Instant::now();
+        self.client.service.handle_time(now);
+        self.app.chat.handle_time(now);
+    }
+
+    /// Does what the service wants done, and shows what has happened.
+    fn take_news(&mut self) {
+        self.client.flush();
+        while let Some(news) = self.client.news() {
+            if let News::Event(event) = news {
+                self.app.handle_event(Instant::now(), &mut self.client.service, &event);
+            }
+            self.client.flush();
+        }
+    }
+
+    fn handle_input(&mut self, input: Input) {
+        let now = Instant::now();
+        let service = &mut self.client.service;
+        match input {
+            Input::Event(TermEvent::Key(key)) => self.app.handle_key(now, service, key),
+            Input::Event(TermEvent::Paste(text)) => self.app.handle_paste(now, service, &text),
+            // A new size is looked at when drawing.
+            Input::Event(_) => {}
+            Input::End => self.app.quit(),
+        }
+    }
+}
+
+/// Reads keys and signals on threads of their own, which end with the program.
+fn read_input() -> Result<Receiver<Input>, CliError> {
+    let (give, take) = bounded(KEYS_MAX);
+    let mut signals =
+        Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(CliError::io("cannot listen for signals"))?;
+    let end = give.clone();
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if end.send(Input::End).is_err() {
+                return;
+            }
+        }
+    });
+    thread::spawn(move || {
+        loop {
+            // An error means that the terminal is gone.
+            let input = event::read().map_or(Input::End, Input::Event);
+            let ends = matches!(input, Input::End);
+            if give.send(input).is_err() || ends {
+                return;
+            }
+        }
+    });
+    Ok(take)
+}

@@ -1,0 +1,210 @@
+//! The message pane: entries, what is on its way, and the program's own words, as rows from the bottom up.
+
+#[cfg(test)]
+use chrono::FixedOffset;
+use chrono::{DateTime, Local, NaiveDate, Utc};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+
+use schema::Seq;
+
+use super::chat::{Chat, Notice};
+use super::safe_text::{safe, safe_line, shorten, width, wrap};
+use crate::service::{ClientService, Entry, Outgoing, Progress, To};
+
+/// Which time is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Zone {
+    /// That of this machine.
+    Local,
+    /// A fixed one, for tests.
+    #[cfg(test)]
+    Fixed(FixedOffset),
+}
+
+impl Zone {
+    /// The day and the time of day.
+    fn show(self, time_ms: u64) -> (Option<NaiveDate>, String) {
+        let utc = i64::try_from(time_ms).ok().and_then(DateTime::<Utc>::from_timestamp_millis);
+        let Some(utc) = utc else { return (None, "--:--".into()) };
+        let local = match self {
+            Self::Local => utc.with_timezone(&Local).naive_local(),
+            #[cfg(test)]
+            Self::Fixed(offset) => utc.with_timezone(&offset).naive_local(),
+        };
+        (Some(local.date()), local.format("%H:%M").to_string())
+    }
+}
+
+/// How things look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Theme {
+    /// Whether colours are used.
+    pub(crate) colours: bool,
+    pub(crate) zone: Zone,
+}
+
+impl Theme {
+    fn coloured(self, style: Style, colour: Color) -> Style {
+        if self.colours { style.fg(colour) } else { style }
+    }
+
+    pub(crate) fn dim(self) -> Style {
+        Style::new().add_modifier(Modifier::DIM)
+    }
+
+    fn error(self) -> Style {
+        self.coloured(Style::new().add_modifier(Modifier::BOLD), Color::Red)
+    }
+
+    /// A name has the same colour always.
+    fn name(self, name: &str, own: bool) -> Style {
+        const COLOURS: [Color; 5] = [Color::Cyan, Color::Green, Color::Magenta, Color::Yellow, Color::Blue];
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        if own {
+            return bold;
+        }
+        let sum = name.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        self.coloured(bold, COLOURS.get(sum % COLOURS.len()).copied().unwrap_or(Color::Cyan))
+    }
+}
+
+/// The rows of the pane.
+#[derive(Debug)]
+pub(crate) struct Pane {
+    /// From the bottom up.
+    rows: Vec<Line<'static>>,
+    theme: Theme,
+    columns: usize,
+    /// So many rows are enough.
+    enough: usize,
+    /// Rows of entries that came since the pane was last drawn; not counted while it is not scrolled.
+    new: usize,
+}
+
+/// The rows that are in sight.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    /// From the top down.
+    pub(crate) rows: Vec<Line<'static>>,
+    /// How far it is scrolled up, bounded by what there is.
+    pub(crate) scroll: usize,
+    /// Whether the first row of all is in sight.
+    pub(crate) top_seen: bool,
+    /// The last entry that there is.
+    pub(crate) last: Seq,
+}
+
+impl Pane {
+    /// What is in sight of the open conversation, in `height` rows of `columns`.
+    pub(crate) fn sight(
+        chat: &Chat,
+        service: &ClientService,
+        theme: Theme,
+        columns: usize,
+        height: usize,
+    ) -> Sight {
+        let enough = height.saturating_add(chat.scroll);
+        let mut pane = Self { rows: Vec::new(), theme, columns: columns.max(4), enough, new: 0 };
+        pane.fill(chat, service);
+        // What arrives below does not move what is being read.
+        let scroll = (chat.scroll + pane.new).min(pane.rows.len().saturating_sub(height));
+        let top_seen = pane.rows.len() <= scroll + height;
+        let mut rows: Vec<Line<'static>> = pane.rows.into_iter().skip(scroll).take(height).collect();
+        rows.reverse();
+        let last = chat.conversation(service).and_then(|open| open.entries().next_back());
+        Sight { rows, scroll, top_seen, last: last.map_or(Seq::ZERO, |entry| entry.seq) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.enough
+    }
+
+    fn fill(&mut self, chat: &Chat, service: &ClientService) {
+        let me = service.me().map(|me| me.name.to_string()).unwrap_or_default();
+        if let Some(name) = chat.open() {
+            let under_way: Vec<&Outgoing> = service.on_the_way(&To::User(name.to_owned())).collect();
+            for item in under_way.into_iter().rev() {
+                self.message("--:--", &me, true, &item.text, Some(Progress::Sending));
+            }
+        }
+        let mut notices = chat.notices().rev().peekable();
+        if let Some(conversation) = chat.conversation(service) {
+            let mut entries = conversation.entries().rev().peekable();
+            while let Some(entry) = entries.next() {
+                while let Some(notice) = notices.next_if(|notice| notice.after >= entry.seq) {
+                    self.notice(notice);
+                }
+                if self.is_full() {
+                    return;
+                }
+                let before = self.rows.len();
+                let own = service.me().is_some_and(|me| me.id == entry.from);
+                self.entry(entry, own.then(|| conversation.progress(entry.seq)));
+                let day = self.theme.zone.show(entry.time_ms).0;
+                let earlier = entries.peek().map(|earlier| self.theme.zone.show(earlier.time_ms).0);
+                if earlier != Some(day) {
+                    self.day(day);
+                }
+                if chat.scroll > 0 && entry.seq > chat.last_drawn {
+                    let added = self.rows.len() - before;
+                    self.new += added;
+                    self.enough += added;
+                }
+            }
+        }
+        notices.for_each(|notice| self.notice(notice));
+    }
+
+    fn entry(&mut self, entry: &Entry, progress: Option<Progress>) {
+        let (_, time) = self.theme.zone.show(entry.time_ms);
+        self.message(&time, &entry.from_name, progress.is_some(), &entry.text, progress);
+    }
+
+    fn message(&mut self, time: &str, name: &str, own: bool, text: &str, progress: Option<Progress>) {
+        let style = self.theme.name(name, own);
+        let shown = shorten(&safe_line(name), (self.columns / 3).max(4));
+        let head = width(time) + 1 + width(&shown) + 2;
+        // Where there is no room, the rest of a message stands below its head, not beside it.
+        let indent = if head * 3 <= self.columns { head } else { 2 };
+        let room = self.columns.saturating_sub(indent);
+        let mut texts = wrap(&safe(text), self.columns.saturating_sub(head), room).into_iter();
+        let mut lines = vec![Line::from(vec![
+            Span::styled(format!("{time} "), self.theme.dim()),
+            Span::styled(format!("{shown}: "), style),
+            Span::raw(texts.next().unwrap_or_default()),
+        ])];
+        lines.extend(texts.map(|text| Line::from(format!("{}{text}", " ".repeat(indent)))));
+        if let Some(progress) = progress {
+            self.mark(&mut lines, progress, indent);
+        }
+        self.rows.extend(lines.into_iter().rev());
+    }
+
+    /// Adds how far an own message has come, behind it where there is room, else below.
+    fn mark(&self, lines: &mut Vec<Line<'static>>, progress: Progress, indent: usize) {
+        let mark = format!(" [{}]", progress.word());
+        let used = lines.last().map_or(0, |line| line.spans.iter().map(|span| width(&span.content)).sum());
+        let mark_width = width(&mark);
+        let mark = Span::styled(mark, self.theme.dim());
+        match lines.last_mut() {
+            Some(last) if used + mark_width <= self.columns => last.push_span(mark),
+            _ => lines.push(Line::from(vec![Span::raw(" ".repeat(indent.saturating_sub(1))), mark])),
+        }
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        let style = if notice.error { self.theme.error() } else { self.theme.dim() };
+        let room = self.columns.saturating_sub(2);
+        let rows = wrap(&safe(&notice.text), room, room);
+        let lines = rows.into_iter().rev().map(|row| Line::styled(format!("* {row}"), style));
+        self.rows.extend(lines);
+    }
+
+    fn day(&mut self, day: Option<NaiveDate>) {
+        let text = day.map_or_else(|| "unknown day".into(), |day| day.format("%A, %-d %B %Y").to_string());
+        let side = self.columns.saturating_sub(width(&text) + 2) / 2;
+        let line = "─".repeat(side.min(20));
+        self.rows.push(Line::styled(format!("{line} {text} {line}"), self.theme.dim()));
+    }
+}
