@@ -72,6 +72,13 @@ impl Directory {
         sessions.iter().filter(|live| tokens.contains(&live.token)).copied().collect()
     }
 
+    /// The user's sessions but this one.
+    pub(crate) fn others(&self, user: UserId, but: Option<SessionId>) -> Vec<Live> {
+        let state = self.state.lock();
+        let sessions = state.users.get(&user).map(SmallVec::as_slice).unwrap_or_default();
+        sessions.iter().filter(|live| Some(live.session) != but).copied().collect()
+    }
+
     /// Takes a session out, whether it is listed or not: the clean-up of an old one never hits a newer one.
     pub(crate) fn leave(&self, user: UserId, session: SessionId) {
         let mut state = self.state.lock();

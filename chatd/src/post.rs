@@ -42,8 +42,8 @@ pub(crate) enum Post {
 pub(crate) enum Purpose {
     Register,
     Login { hold: bool },
-    Logout,
-    Password,
+    Logout { user: UserId },
+    Password { user: UserId },
 }
 
 /// A commit with the line that its entries are pushed as, encoded once for all their recipients.

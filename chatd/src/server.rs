@@ -162,6 +162,8 @@ fn chat_limits(descriptors: u64) -> ServiceConfig {
     // What the replies to the greatest number of unanswered requests can come to, and some.
     limits.output_max = 4 * 1024 * 1024;
     limits.linger = BYE_TIMEOUT;
+    // Only whole lines are signs of life, so the idle timeout bounds the time that a line may take, and it says `bye`.
+    limits.frame_deadline = None;
     let connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
     limits.connections_max = usize::try_from(connections).unwrap_or(usize::MAX);
     limits

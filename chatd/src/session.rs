@@ -106,6 +106,15 @@ pub(crate) struct Lag {
     pub(crate) until: Option<Seq>,
 }
 
+/// A cursor that a session is to be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hint {
+    pub(crate) conv: ConvId,
+    pub(crate) user: UserId,
+    pub(crate) delivered: Option<Seq>,
+    pub(crate) read: Option<Seq>,
+}
+
 /// A logged-in connection.
 ///
 /// In each conversation it is either *live*, that is exactly as far as the loop's `contiguous`, and then nothing is kept of it; or it *lags*, and has
@@ -124,6 +133,10 @@ pub(crate) struct Session {
     pub(crate) unsynced: Option<usize>,
     /// `message` pushes that are not acked, at most [`PUSH_WINDOW`].
     unacked: VecDeque<(ConvId, Seq)>,
+    /// For conversations that are not live: the last run of places that came to this connection as the `ok` of its own sends.
+    own_runs: Vec<(ConvId, Seq, Seq)>,
+    /// Cursors of others that could not be told while the output was full: the latest of each.
+    pub(crate) hints: Vec<Hint>,
     /// A timer is set to pump again.
     pub(crate) looks_again: bool,
     /// Acks that are to be written.
@@ -143,6 +156,8 @@ impl Session {
             reading: None,
             unsynced: None,
             unacked: VecDeque::new(),
+            own_runs: Vec::new(),
+            hints: Vec::new(),
             looks_again: false,
             acks: Vec::new(),
         }
@@ -163,6 +178,51 @@ impl Session {
     /// How many more `message` pushes the window allows.
     pub(crate) fn room(&self) -> usize {
         PUSH_WINDOW.saturating_sub(self.unacked.len())
+    }
+
+    /// An entry of this connection's own was answered with its place. Where the session is live nothing has to be kept of it.
+    pub(crate) fn answered(&mut self, conv: ConvId, seq: Seq) {
+        if self.is_running() && self.lag(conv).is_none() {
+            return;
+        }
+        match self.own_runs.iter_mut().find(|(run, ..)| *run == conv) {
+            Some((_, _, to)) if to.next() == seq => *to = seq,
+            Some(run) => *run = (conv, seq, seq),
+            None => self.own_runs.push((conv, seq, seq)),
+        }
+    }
+
+    /// Moves lagging conversations over entries that came as `ok`s: of these nothing is left to be read.
+    pub(crate) fn skip_own(&mut self) {
+        for (conv, from, to) in std::mem::take(&mut self.own_runs) {
+            let Some(lag) = self.lags.iter_mut().find(|lag| lag.conv == conv) else { continue };
+            if from <= lag.pos.next() && lag.pos < to {
+                lag.pos = to;
+                self.settle(conv);
+            } else if lag.pos < from {
+                self.own_runs.push((conv, from, to));
+            }
+        }
+    }
+
+    /// Counts a conversation as synced once its place at login is reached.
+    pub(crate) fn settle(&mut self, conv: ConvId) {
+        let Some(lag) = self.lag_mut(conv) else { return };
+        if lag.until.is_some_and(|until| until <= lag.pos) {
+            lag.until = None;
+            self.unsynced = self.unsynced.map(|count| count.saturating_sub(1));
+        }
+    }
+
+    /// Notes a cursor to be told later; the latest of each is enough.
+    pub(crate) fn hint_later(&mut self, hint: Hint) {
+        match self.hints.iter_mut().find(|old| (old.conv, old.user) == (hint.conv, hint.user)) {
+            Some(old) => {
+                old.delivered = old.delivered.max(hint.delivered);
+                old.read = old.read.max(hint.read);
+            }
+            None => self.hints.push(hint),
+        }
     }
 
     pub(crate) fn pushed(&mut self, conv: ConvId, seq: Seq) {

@@ -207,11 +207,15 @@ pub fn parse(line: &[u8]) -> Result<Envelope<'_>, BadLine> {
     }
 }
 
+/// Characters of an error's text. Even escaped they are far from the limit of a line.
+const ERROR_CHARS_MAX: usize = 120;
+
 fn field_error(error: &serde_json::Error) -> BadLine {
     let text = error.to_string();
-    // serde's own words, without the place in the line, which means nothing to a person.
-    let words = text.split(" at line ").next().unwrap_or_default().to_owned();
-    BadLine::bad_request(words)
+    // serde's own words, without the place in the line, which means nothing to a person, and without more of the line than a person would read.
+    let words = text.split(" at line ").next().unwrap_or_default();
+    let short: String = words.chars().take(ERROR_CHARS_MAX).collect();
+    BadLine::bad_request(short)
 }
 
 fn body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, BadLine> {

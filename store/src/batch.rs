@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::heads::Heads;
 use crate::job::{Job, WriteJob};
 use crate::pipeline::{
-    CommittedBatch, CursorError, CursorOutcome, SendError, SendOutcome, SendRequest, Sent, Ticket,
+    CommittedBatch, CursorError, CursorOutcome, SendError, SendOutcome, SendRequest, Sent,
 };
 
 pub(crate) const INSERT_SENT: &str =
@@ -318,19 +318,20 @@ struct Moved {
 }
 
 fn push_cursor_outcomes(all: &mut Vec<CursorOutcome>, waiting: Waiting, moved: Result<Moved, CursorError>) {
-    let Waiting { user, conv, tickets, .. } = waiting;
+    let Waiting { user, conv, tickets, delivered_by, read_by, .. } = waiting;
     let nothing = Moved { members: [user; 2], delivered: None, read: None };
-    let mut first = moved.unwrap_or(nothing);
+    let mut left = moved.unwrap_or(nothing);
     let result = moved.map(|_| ());
-    let mut push = |ticket: Option<Ticket>| {
-        let Moved { members, delivered, read } = first;
+    let members = left.members;
+    let nobody = tickets.is_empty();
+    for ticket in tickets.into_iter().map(Some) {
+        let delivered = if ticket == delivered_by { left.delivered.take() } else { None };
+        let read = if ticket == read_by { left.read.take() } else { None };
         all.push(CursorOutcome { ticket, conv, user, members, delivered, read, result });
-        first = Moved { delivered: None, read: None, ..first };
-    };
-    if tickets.is_empty() {
-        push(None);
     }
-    for ticket in tickets {
-        push(Some(ticket));
+    // What nobody waits for is told all the same.
+    let Moved { delivered, read, .. } = left;
+    if nobody || delivered.is_some() || read.is_some() {
+        all.push(CursorOutcome { ticket: None, conv, user, members, delivered, read, result });
     }
 }

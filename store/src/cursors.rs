@@ -21,6 +21,9 @@ pub(crate) struct Waiting {
     pub(crate) conv: ConvId,
     pub(crate) delivered: Option<Seq>,
     pub(crate) read: Option<Seq>,
+    /// Whose write gave `delivered`, and `read`: that asker knows of it already.
+    pub(crate) delivered_by: Option<Ticket>,
+    pub(crate) read_by: Option<Ticket>,
     pub(crate) tickets: Vec<Ticket>,
 }
 
@@ -100,12 +103,18 @@ impl State {
                     conv: write.conv,
                     delivered: None,
                     read: None,
+                    delivered_by: None,
+                    read_by: None,
                     tickets: Vec::new(),
                 })
             }
         };
-        waiting.delivered = waiting.delivered.max(write.delivered);
-        waiting.read = waiting.read.max(write.read);
+        if write.delivered > waiting.delivered {
+            (waiting.delivered, waiting.delivered_by) = (write.delivered, write.ticket);
+        }
+        if write.read > waiting.read {
+            (waiting.read, waiting.read_by) = (write.read, write.ticket);
+        }
         waiting.tickets.extend(write.ticket);
         self.tickets += usize::from(write.ticket.is_some());
         Ok(first)
@@ -138,6 +147,7 @@ mod tests {
         let taken = queue.take(10);
         assert_eq!(taken.len(), 2);
         assert_eq!(taken[0].delivered, Seq::new(7));
+        assert_eq!(taken[0].delivered_by.and_then(|ticket| ticket.call), Some(2), "who asked for it");
         assert_eq!(taken[0].tickets.iter().map(|t| t.call).collect::<Vec<_>>(), [Some(1), Some(2)]);
         assert_eq!(taken[1].user.get(), 2);
         assert_eq!(queue.len(), 0);

@@ -111,8 +111,8 @@ pub enum CursorError {
     Unavailable,
 }
 
-/// What became of a [`CursorWrite`]. Writes that were merged while they waited have one outcome per ticket, of which only
-/// the first says what advanced; without any ticket they have one outcome together.
+/// What became of a [`CursorWrite`]. Writes that were merged while they waited have one outcome per ticket; each advance stands in
+/// the one whose write asked for it, or in one without a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CursorOutcome {
     /// As given.

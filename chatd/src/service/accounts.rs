@@ -61,10 +61,14 @@ impl ChatService {
                 client.login_answered(now);
                 self.serve_login_reply(cx, conn, id, purpose, reply);
             }
-            // Whoever left before the answer has no session to end, but what was revoked is revoked.
+            // Whoever left before the answer has no session here to end, but what was revoked is revoked.
             None => {
-                if let Ok(LoginReplyOk::Revoked { .. }) = reply {
-                    log::debug!("{conn} left before its answer");
+                if let (
+                    Purpose::Logout { user } | Purpose::Password { user },
+                    Ok(LoginReplyOk::Revoked { tokens }),
+                ) = (purpose, reply)
+                {
+                    self.revoke(user, &tokens, None);
                 }
             }
         }
@@ -87,20 +91,22 @@ impl ChatService {
             (_, Ok(LoginReplyOk::Registered { user })) => {
                 self.ok_with(cx, conn, id, &Registered { user });
             }
-            (Purpose::Logout, Ok(LoginReplyOk::Revoked { tokens })) => {
+            (Purpose::Logout { user }, Ok(LoginReplyOk::Revoked { tokens })) => {
                 let session = cx.conn_mut(conn).and_then(|client| client.session.take());
                 if let Some(session) = session {
-                    let user = session.user;
                     self.end_session(conn, *session);
-                    self.revoke(user, &tokens, None);
                 }
+                self.revoke(user, &tokens, None);
                 self.become_stranger(cx, conn);
                 self.ok(cx, conn, id);
             }
-            (Purpose::Password, Ok(LoginReplyOk::Revoked { tokens })) => {
+            (Purpose::Password { user }, Ok(LoginReplyOk::Revoked { tokens })) => {
                 let session = cx.conn(conn).and_then(|client| client.session.as_deref());
-                if let Some((user, session)) = session.map(|session| (session.user, session.id)) {
-                    self.revoke(user, &tokens, Some(session));
+                let own = session.map(|session| session.id);
+                self.revoke(user, &tokens, own);
+                // One that rests on the very token that was kept is another session all the same.
+                for live in self.node.directory.others(user, own) {
+                    self.end_elsewhere(live, ByeCode::LoggedOut);
                 }
                 self.ok(cx, conn, id);
             }
@@ -272,7 +278,7 @@ impl ChatService {
         all: bool,
     ) {
         let Some(token) = self.token(cx, conn) else { return };
-        self.ask_login(cx, conn, id, Purpose::Logout, LoginCall::Logout { token, user, all });
+        self.ask_login(cx, conn, id, Purpose::Logout { user }, LoginCall::Logout { token, user, all });
     }
 
     pub(super) fn change_password(
@@ -286,7 +292,7 @@ impl ChatService {
     ) {
         let Some(keep) = self.token(cx, conn) else { return };
         let call = LoginCall::ChangePassword { user, keep, old: old.to_owned(), new: new.to_owned() };
-        self.ask_login(cx, conn, id, Purpose::Password, call);
+        self.ask_login(cx, conn, id, Purpose::Password { user }, call);
     }
 
     fn token(&self, cx: &Cx<'_>, conn: ConnId) -> Option<TokenId> {

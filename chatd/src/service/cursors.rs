@@ -1,6 +1,7 @@
 //! `ack`, `read`, `marks`: how far members have come, and who is told.
 
 use reactor::ConnId;
+use schema::limits::PUSH_OUTPUT_BYTES_MAX;
 use schema::reply::{Mark, Marks, Push, write_ok_with};
 use schema::request::RequestId;
 use schema::{ConvId, Seq, UserId};
@@ -12,7 +13,7 @@ use super::lifecycle::TICK_ACKS;
 use super::messages::ticket;
 use super::{ChatService, Cx};
 use crate::post::Refused;
-use crate::session::Session;
+use crate::session::{Hint, Session};
 
 /// How long an `ack` without `id` waits for company before it is written. The protocol allows 5 s; the other side sees *delivered* that much later.
 const ACK_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
@@ -43,8 +44,9 @@ impl ChatService {
         session.acked(conv, upto);
         let is_dirty = !session.acks.is_empty();
         if id.is_some() {
-            session.acks.retain(|(waiting, _)| *waiting != conv);
-            let delivered = (upto > Seq::ZERO).then_some(upto);
+            // One that waits to be written goes along, for it may be the higher one.
+            let waiting = session.acks.iter().position(|(waiting, _)| *waiting == conv);
+            let delivered = waiting.map(|at| session.acks.swap_remove(at).1);
             self.move_cursor(cx, conn, id, CursorWrite { ticket: None, user, conv, delivered, read: None });
         } else if was_clean && is_dirty {
             self.ack_dirty.push(conn);
@@ -118,15 +120,10 @@ impl ChatService {
         let origin = outcome.ticket.map(|ticket| ConnId::from_parts(ticket.owner, ticket.token));
         let CursorOutcome { conv, user, .. } = *outcome;
         if outcome.delivered.is_some() || outcome.read.is_some() {
+            let hint = Hint { conv, user, delivered: outcome.delivered, read: outcome.read };
             for conn in self.sessions_of(outcome.members) {
-                if Some(conn) == origin {
-                    continue;
-                }
-                if let Some(seq) = outcome.delivered {
-                    self.push(cx, conn, &Push::Delivered { conv, user, seq });
-                }
-                if let Some(seq) = outcome.read {
-                    self.push(cx, conn, &Push::Read { conv, user, seq });
+                if Some(conn) != origin {
+                    self.hint(cx, conn, hint);
                 }
             }
         }
@@ -141,6 +138,41 @@ impl ChatService {
             Err(_) => self.refuse(cx, conn, ticket.call, Refused::UNAVAILABLE),
         }
         self.finish(cx, conn);
+    }
+
+    /// Tells a session where a cursor is now. One whose streams have not begun is told nothing: the truth is in `marks`. One that does not read is told later,
+    /// and only of the latest.
+    fn hint(&mut self, cx: &mut Cx<'_>, conn: ConnId, hint: Hint) {
+        let choked = cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX;
+        let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
+            return;
+        };
+        if !session.is_running() {
+            return;
+        }
+        if choked {
+            session.hint_later(hint);
+            return Self::look_again(cx, conn);
+        }
+        let Hint { conv, user, .. } = hint;
+        if let Some(seq) = hint.delivered {
+            self.push(cx, conn, &Push::Delivered { conv, user, seq });
+        }
+        if let Some(seq) = hint.read {
+            self.push(cx, conn, &Push::Read { conv, user, seq });
+        }
+    }
+
+    /// Tells what could not be told while the output was full.
+    pub(super) fn tell_hints(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        if cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX {
+            return;
+        }
+        let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
+        let hints = session.map(|session| std::mem::take(&mut session.hints)).unwrap_or_default();
+        for hint in hints {
+            self.hint(cx, conn, hint);
+        }
     }
 
     pub(super) fn marks(
@@ -167,7 +199,13 @@ impl ChatService {
     pub(super) fn push_typing(&mut self, cx: &mut Cx<'_>, conv: ConvId, user: UserId, to: UserId) {
         let conns = self.users.get(&to).map(|local| local.conns.clone()).unwrap_or_default();
         for conn in conns {
-            self.push(cx, conn, &Push::Typing { conv, user });
+            let is_running = cx
+                .conn(conn)
+                .and_then(|client| client.session.as_deref())
+                .is_some_and(|session| session.is_running());
+            if is_running && cx.unsent(conn) < PUSH_OUTPUT_BYTES_MAX {
+                self.push(cx, conn, &Push::Typing { conv, user });
+            }
         }
     }
 }

@@ -66,9 +66,11 @@ impl ChatService {
     fn check_alive(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let now = cx.now();
         let idle = self.node.idle_timeout;
+        // Whose output is full is not read from, and is watched by the write-stall timer.
+        let is_full = cx.is_above_high(conn);
         let Some(client) = cx.conn_mut(conn) else { return };
         client.timer = None;
-        let waits_for_us = client.login_since.is_some() || client.unanswered > 0;
+        let waits_for_us = is_full || client.login_since.is_some() || client.unanswered > 0;
         if !waits_for_us && now >= client.heard + idle {
             return self.say_bye(cx, conn, ByeCode::Idle);
         }
@@ -110,7 +112,7 @@ impl ChatService {
     }
 
     /// Reads nothing more and closes as soon as what was accepted is answered.
-    fn leave(&mut self, cx: &mut Cx<'_>, conn: ConnId, code: ByeCode) {
+    pub(super) fn leave(&mut self, cx: &mut Cx<'_>, conn: ConnId, code: ByeCode) {
         cx.pause(conn, PAUSE_DRAIN);
         let Some(client) = cx.conn_mut(conn) else { return };
         if client.leaving.is_some() {
@@ -150,13 +152,17 @@ impl ChatService {
         }
     }
 
-    /// Forgets conversations that nobody here is a member of any more.
+    /// A member of these conversations has left. Those with nobody left here are forgotten; the others now rest on who is, streams begun or not.
     pub(super) fn forget(&mut self, convs: impl IntoIterator<Item = ConvId>) {
         for conv in convs {
-            let wanted = self
-                .convs
-                .get(&conv)
-                .is_some_and(|here| here.members.iter().any(|member| self.users.contains_key(member)));
+            let Some(here) = self.convs.get(&conv) else { continue };
+            let mut wanted = false;
+            for member in here.members {
+                if let Some(local) = self.users.get_mut(&member) {
+                    local.convs.insert(conv);
+                    wanted = true;
+                }
+            }
             if !wanted {
                 self.convs.remove(&conv);
                 self.doubtful.remove(&conv);

@@ -134,6 +134,10 @@ impl ChatService {
         let id = outcome.ticket.call;
         match &outcome.result {
             Ok(Sent::New(entry)) => {
+                let session = cx.conn_mut(conn).and_then(|client| client.session_is(entry.session));
+                if let Some(session) = session {
+                    session.answered(entry.conv, entry.seq);
+                }
                 let time_ms = millis(entry.time_ms);
                 let body = SentBody { conv: entry.conv, seq: entry.seq, time_ms, duplicate: false };
                 self.ok_with(cx, conn, id, &body);

@@ -292,7 +292,7 @@ impl ChatService {
         let Some(client) = cx.conn_mut(conn) else { return };
         client.bad_lines = if bad.counts() { client.bad_lines + 1 } else { 0 };
         if client.bad_lines >= BAD_LINES_MAX {
-            self.say_bye(cx, conn, schema::ByeCode::TooManyErrors);
+            self.leave(cx, conn, schema::ByeCode::TooManyErrors);
         }
     }
 
@@ -338,7 +338,7 @@ impl Handler for ChatService {
     fn on_frame_error(&mut self, cx: &mut Cx<'_>, conn: ConnId, _: FrameError) {
         let refused = Refused::new(ErrorCode::TooLarge, "the line is too long");
         self.refuse(cx, conn, None, refused);
-        self.say_bye(cx, conn, schema::ByeCode::TooLarge);
+        self.leave(cx, conn, schema::ByeCode::TooLarge);
     }
 
     fn on_eof(&mut self, cx: &mut Cx<'_>, conn: ConnId) {

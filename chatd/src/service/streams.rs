@@ -189,7 +189,6 @@ impl ChatService {
             session.lags.extend(lags);
             session.unsynced = Some(unsynced);
         }
-        self.settle_synced(cx, conn);
         self.pump(cx, conn);
     }
 
@@ -227,6 +226,12 @@ impl ChatService {
 
     /// Serves a lagging session: takes what has caught up off its list and reads on for the next in turn, as far as window and output allow.
     pub(super) fn pump(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.tell_hints(cx, conn);
+        self.serve_lags(cx, conn);
+        self.settle_synced(cx, conn);
+    }
+
+    fn serve_lags(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let choked = cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX;
         let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
             return;
@@ -234,6 +239,7 @@ impl ChatService {
         if !session.is_running() || session.reading.is_some() {
             return;
         }
+        session.skip_own();
         let convs = &self.convs;
         session.lags.retain(|lag| {
             lag.until.is_some() || convs.get(&lag.conv).is_some_and(|here| here.contiguous != lag.pos)
@@ -256,7 +262,7 @@ impl ChatService {
     }
 
     /// Output is full now. If the turn's writes leave it so, the low-water mark calls; if they do not, nobody would, so a timer does.
-    fn look_again(cx: &mut Cx<'_>, conn: ConnId) {
+    pub(super) fn look_again(cx: &mut Cx<'_>, conn: ConnId) {
         if cx.unsent(conn) < PUSH_OUTPUT_BYTES_MAX || cx.is_above_high(conn) {
             return;
         }
@@ -328,7 +334,6 @@ impl ChatService {
         if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) {
             session.next_in_turn(conv);
         }
-        self.settle_synced(cx, conn);
         self.pump(cx, conn);
     }
 
@@ -344,15 +349,16 @@ impl ChatService {
             return false;
         }
         let Some(lag) = session.lag_mut(conv) else { return false };
+        if entry.seq <= lag.pos {
+            // An own one, passed by its `ok` meanwhile.
+            return true;
+        }
         if entry.seq != lag.pos.next() {
             log::error!("conversation {conv} lacks the entry after {}", lag.pos);
             return false;
         }
         lag.pos = entry.seq;
-        if lag.until.is_some_and(|until| until <= entry.seq) {
-            lag.until = None;
-            session.unsynced = session.unsynced.map(|count| count.saturating_sub(1));
-        }
+        session.settle(conv);
         if !own {
             session.pushed(conv, entry.seq);
             // See `push_live`.

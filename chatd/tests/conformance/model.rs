@@ -64,6 +64,8 @@ pub(crate) struct Stream {
     pub(crate) low: u64,
     /// The start is not above this.
     pub(crate) high: u64,
+    /// Whether a device's own cursor is the start.
+    pub(crate) named: bool,
     /// The highest ack that this connection has sent.
     pub(crate) acked: u64,
     pushed: BTreeSet<u64>,
@@ -93,6 +95,13 @@ impl Stream {
             return Err(format!("{seq} came twice, at last as an ok"));
         }
         Ok(())
+    }
+
+    /// Another session's ack may still have moved the start, which the page lets be taken any time after the login.
+    pub(crate) fn on_others_ack(&mut self, seq: u64) {
+        if !self.named && self.pushed.is_empty() {
+            self.high = self.high.max(seq);
+        }
     }
 
     /// Whether the start is known exactly.

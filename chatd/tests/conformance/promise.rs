@@ -164,6 +164,7 @@ impl<'a> World<'a> {
                 cursors.get(&conv).map_or((known(floor), known(ceiling)), |&cursor| (cursor, cursor));
             let stream = device.streams.entry(conv).or_default();
             (stream.low, stream.high) = (low, high);
+            stream.named = cursors.contains_key(&conv);
         }
     }
 
@@ -285,11 +286,19 @@ impl<'a> World<'a> {
         stream.acked = seq;
         let ceiling = self.people[device.user].ceiling.entry(conv).or_default();
         *ceiling = seq.max(*ceiling);
+        let user = device.user;
+        for (_, other) in
+            self.devices.iter_mut().enumerate().filter(|(n, other)| *n != at && other.user == user)
+        {
+            if other.phase == Phase::Live && !other.synced {
+                other.streams.entry(conv).or_default().on_others_ack(seq);
+            }
+        }
         let request = json!({"type": "ack", "conv": conv, "seq": seq});
         if with_id {
             self.ask(at, request, Pending::Ack((conv, seq)));
         } else {
-            device.client().tell(&request);
+            self.devices[at].client().tell(&request);
         }
     }
 

@@ -258,7 +258,9 @@ fn one_sessions_ack_is_the_users_and_does_not_cut_anothers_stream() {
     let (mut first, _) = house.login(&bob);
     let (mut second, _) = house.login(&bob);
     assert_eq!(first.next_seqs(10), Vec::from_iter(1..=10));
+    // The page leaves open when exactly after the login the delivered cursor is taken; with the first push it has been.
+    assert_eq!(second.next_seqs(1), [1]);
     first.ack(conv, 10);
-    assert_eq!(second.next_seqs(10), Vec::from_iter(1..=10));
+    assert_eq!(second.next_seqs(9), Vec::from_iter(2..=10));
     assert!(house.session(&bob).seen("message").is_empty());
 }
