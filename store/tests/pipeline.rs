@@ -212,8 +212,8 @@ fn cursor_writes_are_merged_while_they_wait_and_every_ticket_is_answered_once() 
     let seen: Vec<_> = cursors.iter().map(|c| (c.ticket.map(|t| t.token), c.delivered, c.read)).collect();
     let nothing = None;
     let expected = [
-        (Some(4), Some(seq(9)), nothing),
-        (Some(9), nothing, nothing),
+        (Some(4), nothing, nothing),
+        (Some(9), Some(seq(9)), nothing),
         (Some(7), nothing, nothing),
         (None, nothing, Some(seq(8))),
     ];
