@@ -117,7 +117,9 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused_with_how_they_should_be() {
-        for bad in [["--connect", "localhost"], ["--connect", ":6000"], ["--connect", "a:0"], ["--timeout", "-1"]] {
+        for bad in
+            [["--connect", "localhost"], ["--connect", ":6000"], ["--connect", "a:0"], ["--timeout", "-1"]]
+        {
             assert!(Args::try_parse_from([&["chatcli"][..], &bad].concat()).is_err(), "{bad:?}");
         }
         let args = Args::try_parse_from(["chatcli", "--timeout", "0.5", "--keep-going=false"]).unwrap();

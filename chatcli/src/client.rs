@@ -41,13 +41,7 @@ impl Client {
     /// A client on a wire that has just been started.
     pub(crate) fn new(net: ClientNet) -> Self {
         let run: String = std::iter::repeat_with(fastrand::alphanumeric).take(12).collect();
-        Self {
-            service: ClientService::new(&run),
-            net,
-            epoch: 0,
-            link: Link::Connecting,
-            link_changed: false,
-        }
+        Self { service: ClientService::new(&run), net, epoch: 0, link: Link::Connecting, link_changed: false }
     }
 
     /// How the wire is.

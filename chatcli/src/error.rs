@@ -30,6 +30,9 @@ pub(crate) enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// The network's thread has ended before the program. A defect.
+    #[error("the network's thread has ended")]
+    NetEnded,
     /// Commands of a script failed; each has been printed.
     #[error("{0} of the script's commands failed")]
     Failed(usize),

@@ -53,7 +53,8 @@ pub trait Handler: Sized + 'static {
     /// The codec of a new connection.
     fn codec(&mut self) -> Self::Codec;
 
-    /// A connection opened. What is returned is the connection's state; it can be reached by `cx.conn_mut(id)` as soon as this returned.
+    /// A connection opened. What is returned is the connection's state; it can be reached by `cx.conn_mut(id)` as soon as this returned. Should this
+    /// panic there is no state, and so no `on_close`: the connection is reset.
     fn on_open(&mut self, cx: &mut Context<'_, Self>, id: ConnId, info: &OpenInfo) -> Self::Conn;
 
     /// A whole frame arrived. It borrows from the loop's read buffer: copy what is to be kept.

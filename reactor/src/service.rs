@@ -520,6 +520,35 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_reader_is_not_a_stalled_one() {
+        let (mut event_loop, mut cell) = service();
+        let core = &mut event_loop.core;
+        let listener = socket();
+        listener.listen(1).unwrap();
+        let client = socket();
+        client.connect(&listener.local_addr().unwrap()).unwrap();
+        let (key, _) = cell.add(client, Phase::Open);
+        let mut output = core.take_output();
+        output.push_copy(&vec![0; 16 << 20]);
+        cell.conns.slab.get_mut(key).unwrap().output = Some(output);
+        cell.flush(core, key);
+        let timer = |cell: &ServiceCell<Diary>| cell.conns.slab.get(key).unwrap().stall_timer;
+        let mut set = timer(&cell);
+        assert!(set.is_some(), "the kernel does not take so much at once");
+        for _ in 0..3 {
+            // However little was taken since the timer was set, the time begins anew.
+            cell.conns.slab.get_mut(key).unwrap().bytes_out += 1;
+            core.timers.cancel(set.unwrap());
+            cell.on_stall_timer(core, key);
+            assert!(timer(&cell).is_some() && timer(&cell) != set);
+            set = timer(&cell);
+        }
+        cell.on_stall_timer(core, key);
+        let phase = cell.conns.slab.get(key).unwrap().phase;
+        assert_eq!(phase, Phase::Closing { reason: CloseReason::WriteStalled, abort: true });
+    }
+
+    #[test]
     fn writable_without_a_peer_is_not_connected() {
         let (mut event_loop, mut cell) = service();
         let (key, token) = cell.add(socket(), Phase::Connecting);

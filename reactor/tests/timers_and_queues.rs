@@ -94,13 +94,17 @@ fn a_connections_timers_end_with_it() {
         cx.set_conn_timer(id, Duration::from_millis(1), 1);
         let cancelled = cx.set_conn_timer(id, Duration::from_millis(1), 2);
         cx.cancel_timer(cancelled);
+    });
+    bench.turn_for(|event| *event == Event::Timer(1));
+    bench.post(move |cx| {
         for _ in 0..1000 {
             cx.set_conn_timer(id, Duration::from_millis(40), 3);
         }
+        cx.abort(id, CloseReason::Local("enough"));
+        cx.set_conn_timer(id, Duration::from_millis(1), 4);
     });
-    bench.turn_for(|event| *event == Event::Timer(1));
-    drop(client);
     bench.turn_until("it is gone", |bench| bench.event_loop.connections() == 0);
+    drop(client);
     bench.post(move |cx| {
         cx.set_conn_timer(id, Duration::from_millis(1), 4);
         cx.set_timer(Duration::from_millis(80), 5);

@@ -8,17 +8,37 @@ use crate::service::Refusal;
 /// A command.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
-    Register { name: String, password: Secret },
-    Login { name: String, password: Secret },
+    Register {
+        name: String,
+        password: Secret,
+    },
+    Login {
+        name: String,
+        password: Secret,
+    },
     /// Log in by token; without one, say the present token.
     Token(Option<Secret>),
     Logout,
-    Send { name: String, text: String },
-    Wait { event: String, count: u64, timeout: Option<Duration> },
-    History { name: String, count: usize },
+    Send {
+        name: String,
+        text: String,
+    },
+    Wait {
+        event: String,
+        count: u64,
+        timeout: Option<Duration>,
+    },
+    History {
+        name: String,
+        count: usize,
+    },
     Conversations,
-    Who { name: String },
-    Read { name: String },
+    Who {
+        name: String,
+    },
+    Read {
+        name: String,
+    },
     Quit,
 }
 
@@ -73,10 +93,7 @@ impl Command {
             "read" => Self::Read { name: need(rest, "NAME", word)? },
             "quit" => Self::Quit,
             _ => {
-                return Err(Refusal::new(
-                    "usage",
-                    format!("no such command: {word:?} (see chatcli --help)"),
-                ));
+                return Err(Refusal::new("usage", format!("no such command: {word:?} (see chatcli --help)")));
             }
         };
         Ok(command)

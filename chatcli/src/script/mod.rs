@@ -81,9 +81,9 @@ impl<W: Write> Script<W> {
             let wire = self.client.wire().clone();
             select! {
                 recv(lines) -> line => return Ok(line.ok()),
-                recv(wire) -> event => if let Ok(event) = event {
-                    self.client.handle(Instant::now(), event);
-                },
+                recv(wire) -> event => {
+                    self.client.handle(Instant::now(), event.map_err(|_| CliError::NetEnded)?);
+                }
                 default(wait) => {}
             }
             self.client.service.handle_time(Instant::now());
@@ -111,7 +111,7 @@ impl<W: Write> Script<W> {
             match self.client.wire().recv_timeout(wait) {
                 Ok(event) => self.client.handle(Instant::now(), event),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => return Err(CliError::NetEnded),
             }
             self.client.service.handle_time(Instant::now());
         }
@@ -124,7 +124,8 @@ impl<W: Write> Script<W> {
             match news {
                 News::Link => {
                     if let Link::Down { why, retry_at } = self.client.link().clone() {
-                        let wait = retry_at.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
+                        let wait =
+                            retry_at.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
                         let wait = wait.map_or_else(|| "-".into(), |ms| ms.to_string());
                         self.say(&format!("disconnected {wait} {}", output::quote(&why)))?;
                     }
@@ -194,9 +195,7 @@ impl<W: Write> Script<W> {
             Command::Conversations => self.client.service.ask(now, Question::Conversations),
             Command::Who { name } => self.client.service.ask(now, Question::FindUser { name }),
             Command::History { name, count } => match self.conversation_with(&name)? {
-                Some(conv) => {
-                    self.client.service.ask(now, Question::History { conv, before: None, count })
-                }
+                Some(conv) => self.client.service.ask(now, Question::History { conv, before: None, count }),
                 None => Err(no_conversation(&name)),
             },
             Command::Read { name } => match self.conversation_with(&name)? {
@@ -273,9 +272,8 @@ impl<W: Write> Script<W> {
                 script.client.service.phase() == Phase::Online || known(script).is_some()
             })?;
             // A first message may be on its way still.
-            let settled = |script: &mut Self| {
-                known(script).is_some() || script.client.service.unanswered_sends() == 0
-            };
+            let settled =
+                |script: &mut Self| known(script).is_some() || script.client.service.unanswered_sends() == 0;
             self.run_until(self.config.timeout, settled)?;
         }
         Ok(known(self))
@@ -318,13 +316,13 @@ fn read_lines(input: impl Read + Send + 'static) -> Receiver<Line> {
             let mut bytes = Vec::new();
             let line = match input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes) {
                 Ok(0) => return,
-                Ok(_) => String::from_utf8(bytes)
-                    .map_err(|_| Refusal::new("usage", "the line is not UTF-8")),
+                Ok(_) => String::from_utf8(bytes).map_err(|_| Refusal::new("usage", "the line is not UTF-8")),
                 Err(error) => Err(Refusal::new("usage", format!("cannot read the script: {error}"))),
             };
             let ends = matches!(&line, Err(refusal) if refusal.message.starts_with("cannot read"));
             // A line that was cut is no command, and what follows it even less.
-            let long = matches!(&line, Ok(text) if !text.ends_with('\n') && text.len() as u64 >= LINE_BYTES_MAX);
+            let long =
+                matches!(&line, Ok(text) if !text.ends_with('\n') && text.len() as u64 >= LINE_BYTES_MAX);
             let line = if long { Err(Refusal::new("usage", "the line is too long")) } else { line };
             if give.send(line).is_err() || ends || long {
                 return;

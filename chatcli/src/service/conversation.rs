@@ -141,6 +141,13 @@ impl Conversation {
         }
     }
 
+    /// The other user of a direct conversation has given a sign: a conversation that we began by name learns who it is with.
+    pub(crate) fn seen(&mut self, user: UserId) {
+        if self.kind == Kind::Direct && self.peer.is_none() {
+            self.peer = Some(user);
+        }
+    }
+
     /// Somebody else has received up to here.
     pub(crate) fn peer_delivered(&mut self, seq: Seq) {
         self.peer_delivered = self.peer_delivered.max(seq);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use schema::reply::{
-    Conversations, ConversationInfo, History, Kind, LoggedIn, Marks, Message, Push, Sent, ServerHead,
+    ConversationInfo, Conversations, History, Kind, LoggedIn, Marks, Message, Push, Sent, ServerHead,
 };
 use schema::request::RequestId;
 use schema::{ConvId, Seq};
@@ -115,7 +115,9 @@ impl ClientService {
             }
             Waiting::Ask(ticket) => self.handle_answer(*ticket, line)?,
             Waiting::Marks(conv) => self.handle_marks(*conv, &serde_json::from_str::<Marks>(line)?),
-            Waiting::Repair(conv) => self.handle_repair(now, *conv, serde_json::from_str::<History<'_>>(line)?),
+            Waiting::Repair(conv) => {
+                self.handle_repair(now, *conv, serde_json::from_str::<History<'_>>(line)?);
+            }
         }
         Ok(())
     }
@@ -221,6 +223,9 @@ impl ClientService {
         let shown = self.shown == Some(conv);
         let conversation = self.conversation_or_new(conversation_of(&message, own));
         if !conversation.stream.push_arrived(message.seq) {
+            // What we have already takes room in the server's window all the same, until it is acked on this connection.
+            conversation.acked = conversation.acked.min(message.seq.prev());
+            self.handle_arrival(now, conv);
             return;
         }
         let entry = Entry::from(message);
@@ -228,6 +233,8 @@ impl ClientService {
         conversation.count(entry.seq, own, shown);
         if own {
             self.outbox.hurry(&entry.text);
+        } else {
+            conversation.seen(entry.from);
         }
         self.events.push_back(Event::Message { conv, entry });
         self.handle_arrival(now, conv);
@@ -252,7 +259,9 @@ impl ClientService {
                 new.push(entry);
             }
         }
-        if !history.more && let Some(beyond) = conversation.stream.beyond_hole() {
+        if !history.more
+            && let Some(beyond) = conversation.stream.beyond_hole()
+        {
             conversation.stream.skip_to(beyond);
         }
         for entry in new {

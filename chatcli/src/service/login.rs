@@ -99,7 +99,9 @@ impl ClientService {
     }
 
     pub(super) fn begin_login(&mut self) {
-        let (Phase::Anonymous, Some(credential)) = (self.phase, self.login.credential.clone()) else { return };
+        let (Phase::Anonymous, Some(credential)) = (self.phase, self.login.credential.clone()) else {
+            return;
+        };
         let (name, password, token) = match &credential {
             Credential::Password { name, password } => (Some(name.as_str()), Some(password.reveal()), None),
             Credential::Token(token) => (None, None, Some(token.reveal())),
@@ -130,7 +132,8 @@ impl ClientService {
         let is_busy = matches!(refusal.code.as_str(), "overloaded" | "unavailable");
         // A person is told of a rate limit; a client that comes back by itself waits.
         if is_busy || (self.login.ticket.is_none() && refusal.code == "rate_limited") {
-            self.login.retry_at = Some(now + refusal.retry_after.unwrap_or_else(|| backoff(self.login.tries)));
+            self.login.retry_at =
+                Some(now + refusal.retry_after.unwrap_or_else(|| backoff(self.login.tries)));
             self.login.tries = self.login.tries.saturating_add(1);
             return;
         }

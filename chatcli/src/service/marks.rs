@@ -123,8 +123,7 @@ impl ClientService {
 
     /// The user is typing in a conversation. Said now and then only.
     pub(crate) fn typing(&mut self, now: Instant, conv: ConvId) {
-        let lately =
-            self.marking.typing.is_some_and(|(last, at)| last == conv && now < at + TYPING_EVERY);
+        let lately = self.marking.typing.is_some_and(|(last, at)| last == conv && now < at + TYPING_EVERY);
         if self.phase == Phase::Online && self.synced && !lately {
             self.marking.typing = Some((conv, now));
             self.tell(&Request::Typing { conv });
@@ -135,8 +134,7 @@ impl ClientService {
     pub(super) fn ask_marks(&mut self) {
         let Some(me) = self.me.as_ref().map(|me| me.id) else { return };
         let wanted = self.conversations.values().rev().filter(|conversation| conversation.wants_marks(me));
-        let convs: Vec<ConvId> =
-            wanted.map(|conversation| conversation.conv).take(MARKS_ASKED_MAX).collect();
+        let convs: Vec<ConvId> = wanted.map(|conversation| conversation.conv).take(MARKS_ASKED_MAX).collect();
         for conv in convs {
             self.request(Waiting::Marks(conv), &Request::Marks { conv });
         }
@@ -153,6 +151,7 @@ impl ClientService {
         let own = self.me.as_ref().is_some_and(|me| me.id == user);
         let Some(conversation) = self.conversations.get_mut(&conv) else { return };
         if !own && seq > Seq::ZERO {
+            conversation.seen(user);
             conversation.peer_delivered(seq);
             self.events.push_back(Event::Delivered { conv, user, seq });
         }
@@ -164,6 +163,7 @@ impl ClientService {
         if own {
             conversation.read_elsewhere(seq, user);
         } else if seq > Seq::ZERO {
+            conversation.seen(user);
             conversation.peer_read(seq);
             self.events.push_back(Event::Read { conv, user, seq });
         }

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - **No line is lost or doubled.** A login always holds the streams back until `sync` has given this client's own cursors. What arrives is counted by [`Stream`],
+//! - **No line is lost or doubled.** A login always holds the streams back until `sync` has given this client's own cursors. What arrives is counted by `Stream`,
 //!   which says of each entry whether it is new; [`Event::Message`] comes for each entry once, over all connections of a run.
 //! - **A send is answered once.** It keeps its `client_id` over all attempts and connections. After a reconnect, what the server may already have is asked
 //!   about before the streams start, so that an own message does not come back as a stranger's.
@@ -300,11 +300,7 @@ fn send_line(item: &Outgoing, place: &To, id: RequestId) -> Vec<u8> {
 }
 
 /// A user with whom there is a conversation means that conversation.
-fn place(
-    conversations: &BTreeMap<ConvId, Conversation>,
-    by_name: &HashMap<String, ConvId>,
-    to: &To,
-) -> To {
+fn place(conversations: &BTreeMap<ConvId, Conversation>, by_name: &HashMap<String, ConvId>, to: &To) -> To {
     match to {
         To::User(name) => match by_name.get(&name_key(name)) {
             Some(conv) if conversations.contains_key(conv) => To::Conv(*conv),

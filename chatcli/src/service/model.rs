@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use schema::error::ErrorCode;
 use schema::reply::{
-    ConversationInfo, Conversations, Found, History, Kind, LoggedIn, Message, Mark, Marks, Push, Refusal, Sent, write_error,
-    write_ok, write_ok_with, write_push,
+    ConversationInfo, Conversations, Found, History, Kind, LoggedIn, Mark, Marks, Message, Push, Refusal,
+    Sent, write_error, write_ok, write_ok_with, write_push,
 };
 use schema::request::{Bound, Envelope, Request, RequestId, Target, UserRef, parse};
 use schema::{ConvId, Seq, SessionId, UserId};
@@ -274,7 +274,8 @@ impl Model {
 
     fn ack(&mut self, conv: ConvId, acked: Seq) {
         let last = self.talks[&conv].entries.len();
-        self.max_acked_beyond = self.max_acked_beyond.max(acked.get().saturating_sub(u64::try_from(last).unwrap()));
+        self.max_acked_beyond =
+            self.max_acked_beyond.max(acked.get().saturating_sub(u64::try_from(last).unwrap()));
         let session = self.session.as_mut().unwrap();
         let complete = session.next.get(&conv).map_or(0, |next| u64::try_from(*next).unwrap() - 1);
         session.unacked.retain(|(c, s)| *c != conv || u64::try_from(*s).unwrap() > acked.get());
@@ -282,13 +283,7 @@ impl Model {
         *known = (*known).max(acked.get().min(complete));
     }
 
-    fn history(
-        &mut self,
-        id: Option<RequestId>,
-        conv: ConvId,
-        bound: Bound,
-        limit: usize,
-    ) {
+    fn history(&mut self, id: Option<RequestId>, conv: ConvId, bound: Bound, limit: usize) {
         let count = self.talks[&conv].entries.len();
         // Three to a page, so that pages matter.
         let page = limit.min(3);
@@ -356,7 +351,8 @@ impl Model {
 
     fn push_synced(&mut self) -> bool {
         let session = self.session.as_mut().unwrap();
-        let there = session.goal.iter().all(|(conv, last)| session.next.get(conv).is_none_or(|next| next > last));
+        let there =
+            session.goal.iter().all(|(conv, last)| session.next.get(conv).is_none_or(|next| next > last));
         if session.synced || !there {
             return false;
         }

@@ -237,7 +237,8 @@ impl World {
             let stored = &self.server.talks[conv].entries[usize::try_from(seq.get()).unwrap() - 1];
             assert_eq!(&stored.text, text, "answered with the wrong place");
         }
-        let all: Vec<&str> = self.server.talks.values().flat_map(|talk| &talk.entries).map(|s| s.text.as_str()).collect();
+        let all: Vec<&str> =
+            self.server.talks.values().flat_map(|talk| &talk.entries).map(|s| s.text.as_str()).collect();
         assert_eq!(all.len(), all.iter().collect::<BTreeSet<_>>().len(), "the server has each text once");
         assert_eq!(all.len(), self.written);
         assert_eq!(self.server.max_acked_beyond, 0);
@@ -288,4 +289,18 @@ fn own_sends_do_not_come_back_as_messages_when_the_answer_was_lost() {
     world.finish();
     world.check();
     assert_eq!(world.heard.len(), 1, "bob's alone: {:?}", world.heard);
+}
+
+#[test]
+fn pushes_of_what_was_here_already_do_not_close_the_window() {
+    let mut world = World::new();
+    // Sends that were taken, and whose answers were lost: asked about again they are answered as duplicates, and pushed all the same.
+    for _ in 0..40 {
+        world.run(&Step::Send("bob"));
+    }
+    world.run(&Step::ToServer(usize::MAX));
+    world.run(&Step::Lose { crash: true });
+    world.run(&Step::Hear("bob"));
+    world.finish();
+    world.check();
 }

@@ -122,7 +122,9 @@ fn a_login_holds_the_streams_until_it_has_said_its_cursors() {
     assert_eq!(said.len(), 1);
     assert_eq!((&said[0]["hold"], &said[0]["name"]), (&true.into(), &"amy".into()));
     let login = said[0]["id"].as_u64().unwrap();
-    stage.hear(&format!(r#"{{"type":"ok","id":{login},"user":7,"name":"amy","token":"t-1","expires_ms":9,"session":1}}"#));
+    stage.hear(&format!(
+        r#"{{"type":"ok","id":{login},"user":7,"name":"amy","token":"t-1","expires_ms":9,"session":1}}"#
+    ));
     let list = stage.said_id("conversations");
     stage.hear(&format!(r#"{{"type":"ok","id":{list},"conversations":[{{"conv":55,"kind":"direct","name":"bob","user":12,"last_seq":9,"delivered":4,"read":3,"unread":2}}],"more":false}}"#));
     let said = stage.said();
@@ -139,7 +141,9 @@ fn a_reconnect_logs_in_by_token_and_resumes_at_its_own_cursors() {
     let said = stage.said();
     assert_eq!((&said[0]["token"], &said[0]["password"]), (&"t-1".into(), &Value::Null));
     let login = said[0]["id"].as_u64().unwrap();
-    stage.hear(&format!(r#"{{"type":"ok","id":{login},"user":7,"name":"amy","token":"t-2","expires_ms":9,"session":2}}"#));
+    stage.hear(&format!(
+        r#"{{"type":"ok","id":{login},"user":7,"name":"amy","token":"t-2","expires_ms":9,"session":2}}"#
+    ));
     let list = stage.said_id("conversations");
     // The ack was lost: the server knows of 3 only.
     stage.hear(&format!(r#"{{"type":"ok","id":{list},"conversations":[{{"conv":55,"kind":"direct","name":"bob","user":12,"last_seq":4,"delivered":3,"read":3,"unread":1}}],"more":false}}"#));
@@ -153,7 +157,9 @@ fn more_cursors_than_fit_a_line_are_said_in_several() {
     let mut stage = Stage::greeted();
     stage.login();
     let login = stage.said_id("login");
-    stage.hear(&format!(r#"{{"type":"ok","id":{login},"user":7,"name":"amy","token":"t","expires_ms":9,"session":1}}"#));
+    stage.hear(&format!(
+        r#"{{"type":"ok","id":{login},"user":7,"name":"amy","token":"t","expires_ms":9,"session":1}}"#
+    ));
     let mut list = stage.said_id("conversations");
     for page in 0..11_u64 {
         let infos: Vec<Value> = (1..=200)
@@ -163,7 +169,9 @@ fn more_cursors_than_fit_a_line_are_said_in_several() {
             })
             .collect();
         let more = page < 10;
-        stage.hear(&serde_json::json!({"type": "ok", "id": list, "conversations": infos, "more": more}).to_string());
+        stage.hear(
+            &serde_json::json!({"type": "ok", "id": list, "conversations": infos, "more": more}).to_string(),
+        );
         if more {
             list = stage.said_id("conversations");
         }
@@ -277,7 +285,11 @@ fn a_hole_that_stays_is_filled_from_the_history() {
     let ask = said.iter().find(|line| line["type"] == "history").expect("it asks");
     assert_eq!((&ask["after"], &ask["before"]), (&4.into(), &Value::Null));
     let id = &ask["id"];
-    let message = |n: u64| format!(r#"{{"conv":55,"kind":"direct","seq":{n},"from":12,"from_name":"bob","text":"m{n}","time_ms":5}}"#);
+    let message = |n: u64| {
+        format!(
+            r#"{{"conv":55,"kind":"direct","seq":{n},"from":12,"from_name":"bob","text":"m{n}","time_ms":5}}"#
+        )
+    };
     // 5 and 6 are not ours to see.
     let page = [7, 8, 9].map(message).join(",");
     stage.hear(&format!(r#"{{"type":"ok","id":{id},"messages":[{page}],"more":false}}"#));

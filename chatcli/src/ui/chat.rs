@@ -104,7 +104,9 @@ impl Chat {
             Command::Empty => {}
             Command::Text(text) => match self.open.clone() {
                 Some(name) => self.send(now, service, &name, &text),
-                None => self.complain(service, "no conversation is open: /to NAME opens one, /help tells more"),
+                None => {
+                    self.complain(service, "no conversation is open: /to NAME opens one, /help tells more");
+                }
             },
             Command::Msg { name, text } => self.send(now, service, &name, &text),
             Command::To(name) => match service.conversation_with(&name).map(|found| found.name.clone()) {
@@ -142,7 +144,8 @@ impl Chat {
     /// Loads entries from before those that are here.
     fn load_history(&mut self, now: Instant, service: &mut ClientService, count: usize) {
         let Some(conversation) = self.conversation(service) else {
-            return self.complain(service, "there is no history: no conversation is open, or it has not begun");
+            return self
+                .complain(service, "there is no history: no conversation is open, or it has not begun");
         };
         let (conv, before) = (conversation.conv, conversation.first_seq());
         if before == Some(Seq::ZERO.next()) {
@@ -228,7 +231,9 @@ impl Chat {
             Event::Typing { conv, user } => {
                 self.typing.insert(*conv, (*user, now));
             }
-            Event::Reset { .. } => self.complain(service, "the server has restored an older copy of this conversation"),
+            Event::Reset { .. } => {
+                self.complain(service, "the server has restored an older copy of this conversation");
+            }
             Event::History { ticket, entries, more, .. } => {
                 self.asked.remove(ticket);
                 if !more && entries.is_empty() {

@@ -10,7 +10,10 @@ pub(crate) enum Command {
     /// Open the conversation with this user.
     To(String),
     /// Send to this user.
-    Msg { name: String, text: String },
+    Msg {
+        name: String,
+        text: String,
+    },
     List,
     /// Load so many older entries.
     History(usize),

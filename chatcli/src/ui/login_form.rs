@@ -90,8 +90,7 @@ impl LoginForm {
                     self.name.set(name);
                     self.field = Field::Password;
                 } else {
-                    self.message =
-                        Some("a name is 1 to 32 letters, digits, and _ - . of any script".into());
+                    self.message = Some("a name is 1 to 32 letters, digits, and _ - . of any script".into());
                 }
                 None
             }

@@ -70,7 +70,7 @@ impl ShowUi {
                 break;
             }
             self.draw(&mut screen)?;
-            self.wait(&input);
+            self.wait(&input)?;
         }
         self.client.service.say_goodbye();
         self.client.flush();
@@ -92,16 +92,16 @@ impl ShowUi {
     }
 
     /// Waits for something to happen, and takes all that has.
-    fn wait(&mut self, input: &Receiver<Input>) {
+    fn wait(&mut self, input: &Receiver<Input>) -> Result<(), CliError> {
         let counting = self.app.chat.anybody_types() || matches!(self.client.link(), Link::Down { .. });
         let at_most = if counting { COUNTING } else { QUIET };
         let patience = self.client.patience(Instant::now(), at_most);
         let wire = self.client.wire().clone();
         select! {
             recv(input) -> event => self.handle_input(event.unwrap_or(Input::End)),
-            recv(wire) -> event => if let Ok(event) = event {
-                self.client.handle(Instant::now(), event);
-            },
+            recv(wire) -> event => {
+                self.client.handle(Instant::now(), event.map_err(|_| CliError::NetEnded)?);
+            }
             default(patience) => {}
         }
         for event in wire.try_iter().take(WIRE_PER_ROUND) {
@@ -114,6 +114,7 @@ impl ShowUi {
         let now = Instant::now();
         self.client.service.handle_time(now);
         self.app.chat.handle_time(now);
+        Ok(())
     }
 
     /// Does what the service wants done, and shows what has happened.

@@ -59,12 +59,14 @@ impl Theme {
 
     /// A name has the same colour always.
     fn name(self, name: &str, own: bool) -> Style {
-        const COLOURS: [Color; 5] = [Color::Cyan, Color::Green, Color::Magenta, Color::Yellow, Color::Blue];
+        // Those that can be read on light and on dark.
+        const COLOURS: [Color; 4] = [Color::Cyan, Color::Green, Color::Magenta, Color::Yellow];
         let bold = Style::new().add_modifier(Modifier::BOLD);
         if own {
             return bold;
         }
-        let sum = name.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        let sum =
+            name.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
         self.coloured(bold, COLOURS.get(sum % COLOURS.len()).copied().unwrap_or(Color::Cyan))
     }
 }

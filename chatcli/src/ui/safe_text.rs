@@ -95,11 +95,14 @@ fn wrap_line(line: &str, first: usize, columns: usize, rows: &mut Vec<String>) {
     // Where the row can be cut: behind its last blank.
     let mut blank = None;
     for grapheme in line.graphemes(true) {
+        // A cluster that fits no row stands for itself no longer.
+        let grapheme = if cell_width(grapheme) > first.min(columns) { "…" } else { grapheme };
         let wide = cell_width(grapheme);
-        if used + wide > room && grapheme != " " {
+        while used + wide > room && grapheme != " " {
             let rest = match blank.take() {
                 Some(at) => row.split_off(at),
-                None => String::new(),
+                // What came over from the row before may be longer than this one.
+                None => row.split_off(cut(&row, room).len()),
             };
             rows.push(std::mem::replace(&mut row, rest).trim_end().to_owned());
             room = columns;
@@ -143,6 +146,7 @@ mod tests {
         assert_eq!(wrap("one two three", 5, 8), ["one", "two", "three"]);
         assert_eq!(wrap("abcdefgh", 3, 5), ["abc", "defgh"]);
         assert_eq!(wrap("漢字漢字", 5, 4), ["漢字", "漢字"]);
+        assert_eq!(wrap("a bcdefgh", 8, 2), ["a", "bc", "de", "fg", "h"], "also what came over");
         assert_eq!(wrap("a\n\nb", 9, 9), ["a", "", "b"]);
         assert_eq!(wrap("", 9, 9), [""]);
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Stdout};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::execute;
@@ -27,11 +28,16 @@ impl Screen {
     /// # Errors
     /// When it refuses.
     pub(crate) fn take() -> Result<Self, CliError> {
-        let before = panic::take_hook();
+        let (before, ours) = (panic::take_hook(), thread::current().id());
         panic::set_hook(Box::new(move |info| {
-            // First the terminal, so that what the others print can be read.
-            give_back();
-            before(info);
+            if thread::current().id() == ours {
+                // First the terminal, so that what the others print can be read.
+                give_back();
+                before(info);
+            } else {
+                // The screen is still shown, and a printed panic would tear it.
+                log::error!("{info}");
+            }
         }));
         enable_raw_mode().map_err(CliError::io("cannot take the terminal over"))?;
         TAKEN.store(true, Ordering::SeqCst);
@@ -59,5 +65,45 @@ fn give_back() {
         // A terminal that is gone cannot be given back.
         let _ = execute!(io::stdout(), DisableBracketedPaste, LeaveAlternateScreen, crossterm::cursor::Show);
         let _ = disable_raw_mode();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IsTerminal as _;
+    use std::time::Duration;
+
+    use testkit::Tmux;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        if !Tmux::available() {
+            return;
+        }
+        let exe = std::env::current_exe().unwrap();
+        let script = "\"$0\" --exact ui::terminal::tests::panics_on_the_screen --ignored --nocapture; stty -a; read -r line; echo \"got $line\"";
+        let tmux =
+            Tmux::new(100, 60, &["sh", "-c", script, &exe.display().to_string()], &[("RUST_BACKTRACE", "0")]);
+        // Both what the panic said and the shell's own words: on the screen that was there before.
+        let screen = tmux.wait_for("icanon", LONG);
+        assert!(screen.contains("a defect, to be read"), "{screen}");
+        assert!(screen.contains(" echo ") && !screen.contains("on the screen of the chat"), "{screen}");
+        tmux.send_line("typed");
+        tmux.wait_for("got typed", LONG);
+    }
+
+    #[test]
+    #[ignore = "the other half of the test above, which runs it in a terminal"]
+    fn panics_on_the_screen() {
+        if !io::stdout().is_terminal() {
+            return;
+        }
+        let mut screen = Screen::take().unwrap();
+        screen.terminal.draw(|frame| frame.render_widget("on the screen of the chat", frame.area())).unwrap();
+        panic!("a defect, to be read");
     }
 }

@@ -99,9 +99,7 @@ impl Stage {
     /// The screen as rows of text, without what is behind their ends.
     fn screen(&mut self, columns: u16, rows: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
-        terminal
-            .draw(|frame| view::draw(frame, &mut self.app, &self.service, &self.link, self.now))
-            .unwrap();
+        terminal.draw(|frame| view::draw(frame, &mut self.app, &self.service, &self.link, self.now)).unwrap();
         let buffer = terminal.backend().buffer();
         let mut screen = Vec::new();
         for y in 0..rows {
@@ -211,7 +209,10 @@ fn wide_characters_take_their_columns() {
     let mut stage = Stage::chatting();
     stage.hear("bob", "漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字 and 👩\u{200d}🚀 e\u{301} مرحبا");
     for screen in [stage.at_40(), stage.at_80()] {
-        assert!(screen.contains("漢字") && screen.contains("👩\u{200d}🚀") && screen.contains("e\u{301}"), "{screen}");
+        assert!(
+            screen.contains("漢字") && screen.contains("👩\u{200d}🚀") && screen.contains("e\u{301}"),
+            "{screen}"
+        );
     }
     stage.keys("漢字");
     let mut terminal = Terminal::new(TestBackend::new(40, 12)).unwrap();
@@ -319,7 +320,9 @@ fn the_order_is_the_servers_whatever_came_first() {
     // The answer to this comes before most of the above do.
     stage.line("last");
     let rows = stage.screen(80, 60);
-    let at = |text: &str| rows.iter().position(|row| row.contains(text)).unwrap_or_else(|| panic!("{text}: {rows:#?}"));
+    let at = |text: &str| {
+        rows.iter().position(|row| row.contains(text)).unwrap_or_else(|| panic!("{text}: {rows:#?}"))
+    };
     assert!(at("bob: one") < at("number 2.") && at("number 39.") < at("number 40."));
     assert!(at("number 40.") < at("amy: last"));
 }

@@ -85,7 +85,7 @@ fn status_text(app: &App, service: &ClientService, link: &Link, now: Instant) ->
 
 fn draw_chat(frame: &mut Frame<'_>, middle: Rect, input: Rect, app: &mut App, service: &ClientService) {
     let pane = if middle.width >= WIDE {
-        let columns = [Constraint::Length(LIST), Constraint::Length(1), Constraint::Min(1)];
+        let columns = [Constraint::Length(LIST), Constraint::Length(2), Constraint::Min(1)];
         let [list, line, pane] = Layout::horizontal(columns).areas(middle);
         draw_list(frame, list, app, service);
         let rule = vec![Line::styled("│", app.theme.dim()); usize::from(line.height)];
@@ -121,7 +121,8 @@ fn welcome(app: &App, service: &ClientService) -> Vec<Line<'static>> {
     if app.chat.open().is_some() {
         return vec![Line::styled("no messages yet: write the first", dim)];
     }
-    let mut rows: Vec<Line<'static>> = service.conversations().map(|found| list_row(found, 40, dim)).collect();
+    let mut rows: Vec<Line<'static>> =
+        service.conversations().map(|found| list_row(found, 40, dim)).collect();
     rows.push(Line::styled("/to NAME opens a conversation · /help", dim));
     rows
 }
@@ -136,8 +137,11 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, app: &App, service: &ClientServi
         .skip(skip)
         .take(height)
         .map(|found| {
-            let style =
-                if Some(found.conv) == open { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
+            let style = if Some(found.conv) == open {
+                Style::new().add_modifier(Modifier::REVERSED)
+            } else {
+                Style::new()
+            };
             list_row(found, usize::from(area.width), style)
         })
         .collect();
@@ -206,7 +210,8 @@ fn draw_form_input(frame: &mut Frame<'_>, area: Rect, form: &LoginForm) {
         Field::Password => ("Password (not shown): ", String::new(), 0),
         Field::Again => ("Password again (not shown): ", String::new(), 0),
     };
-    let line = Line::from(vec![Span::styled(prompt, Style::new().add_modifier(Modifier::BOLD)), Span::raw(text)]);
+    let line =
+        Line::from(vec![Span::styled(prompt, Style::new().add_modifier(Modifier::BOLD)), Span::raw(text)]);
     frame.render_widget(Paragraph::new(line), area);
     place_cursor(frame, area, width(prompt) + cursor);
 }
