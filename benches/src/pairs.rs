@@ -66,6 +66,7 @@ struct Window {
     wall_ms: f64,
     server: Option<Sample>,
     own: Duration,
+    machine: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,6 +289,7 @@ impl Pairs {
             wall_ms: wall.as_secs_f64() * 1e3,
             server: self.watch.sample(),
             own: process::cpu(std::process::id()).unwrap_or_default(),
+            machine: process::machine_cpu(),
         }
     }
 
@@ -341,6 +343,12 @@ impl Pairs {
         let seconds = end.at.saturating_duration_since(begin.at).as_secs_f64();
         let rate = |messages| if seconds > 0.0 { count(messages) / seconds } else { 0.0 };
         let own = end.own.saturating_sub(begin.own).as_secs_f64();
+        let server = begin.server.zip(end.server).map(|(from, to)| from.until(&to, self.accepted));
+        let machine = begin.machine.zip(end.machine).map(|(from, to)| to.saturating_sub(from).as_secs_f64());
+        let others_cores = server.as_ref().zip(machine).filter(|_| seconds > 0.0).map(|(server, machine)| {
+            // What little the coarser clock gives too little is nothing.
+            ((machine - own) / seconds - server.cores).max(0.0)
+        });
         let report = PairsReport {
             run_id: gate.run_id.clone(),
             users: self.plan.users,
@@ -354,8 +362,9 @@ impl Pairs {
             received_per_second: rate(self.received),
             receipt_us: Quantiles::from(&self.receipt),
             ok_us: Quantiles::from(&self.ok),
-            server: begin.server.zip(end.server).map(|(from, to)| from.until(&to, self.accepted)),
+            server,
             load_cores: if seconds > 0.0 { own / seconds } else { 0.0 },
+            others_cores,
             verdict: self.verdict.clone(),
         };
         gate.end(cx, Ok(Report::Pairs(Box::new(report))));

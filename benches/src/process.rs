@@ -60,6 +60,20 @@ impl Sample {
     }
 }
 
+/// Processor time that was used on the whole machine, or taken from it by its host, since it started.
+pub(crate) fn machine_cpu() -> Option<Duration> {
+    busy(&fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// The busy time in the first line of `/proc/stat`: user, nice, system, (not idle and waiting for a disk), interrupts, stolen.
+fn busy(stat: &str) -> Option<Duration> {
+    let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    let (user, nice, system, _idle, _iowait) = (next()?, next()?, next()?, next()?, next()?);
+    let ticks = user + nice + system + next()? + next()? + next()?;
+    Some(Duration::from_secs_f64(count(ticks) / count(rustix::param::clock_ticks_per_second())))
+}
+
 /// User and system time of all threads together, ended ones included, in whole ticks (mostly of 10 ms).
 pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
@@ -136,6 +150,14 @@ mod tests {
         let stat = "7 (a) (b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0";
         let hertz = rustix::param::clock_ticks_per_second();
         assert_eq!(ticks(stat), Some(Duration::from_secs_f64(300.0 / count(hertz))));
+    }
+
+    #[test]
+    fn waiting_is_not_being_busy() {
+        let hertz = rustix::param::clock_ticks_per_second();
+        let line = "cpu  1 2 4 1000 1000 8 16 32 0 0\ncpu0 9 9 9 9 9 9 9 9 9 9\n";
+        assert_eq!(busy(line), Some(Duration::from_secs_f64(63.0 / count(hertz))));
+        assert!(machine_cpu().unwrap() > Duration::ZERO);
     }
 
     #[test]

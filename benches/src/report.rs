@@ -50,6 +50,8 @@ pub struct PairsReport {
     pub server: Option<ServerUse>,
     /// CPU time that this program used in that time, in cores.
     pub load_cores: f64,
+    /// CPU time of everything else on this machine in that time, in cores: what disturbed the measurement. Only with a server to watch.
+    pub others_cores: Option<f64>,
     /// What was promised and what came, over the whole run.
     pub verdict: Verdict,
 }
@@ -241,6 +243,9 @@ impl fmt::Display for PairsReport {
             write!(f, "{server}")?;
         }
         writeln!(f, "chatload used {:.2} of its core", self.load_cores)?;
+        if let Some(others) = self.others_cores {
+            writeln!(f, "everything else on this machine used {others:.2} cores")?;
+        }
         writeln!(f)?;
         write!(f, "{}", self.verdict)
     }

@@ -146,6 +146,9 @@ impl Device {
             return Err("synced out of turn".to_owned());
         }
         self.synced = true;
+        for (&conv, &last) in &self.lasts_at_login {
+            self.streams.entry(conv).or_default().synced_to = last;
+        }
         match self.missing(&self.lasts_at_login) {
             Some(conv) => {
                 Err(format!("synced, and conversation {conv} is not complete: {:?}", self.streams.get(&conv)))

@@ -64,6 +64,8 @@ pub(crate) struct Stream {
     pub(crate) low: u64,
     /// The start is not above this.
     pub(crate) high: u64,
+    /// With `synced` everything up to here has come.
+    pub(crate) synced_to: u64,
     /// Whether a device's own cursor is the start.
     pub(crate) named: bool,
     /// The highest ack that this connection has sent.
@@ -114,12 +116,15 @@ impl Stream {
         self.pushed.range(self.acked + 1..).count()
     }
 
-    /// The number up to which nothing is missing, as far as a client can tell.
+    /// The number up to which nothing is missing, as far as a client can tell for certain.
     pub(crate) fn complete_to(&self) -> u64 {
-        let mut complete = match self.after(self.low).next() {
-            Some(first) if self.low < self.high && first <= self.high + 1 => first - 1,
+        // Where the start is not known, the first entry tells it if it was pushed; an own one may have overtaken pushes.
+        let first = self.after(self.low).next().filter(|first| self.pushed.contains(first));
+        let mut complete = match first {
+            Some(first) if !self.is_exact() && first <= self.high + 1 => first - 1,
             _ => self.low,
         };
+        complete = complete.max(self.synced_to);
         for seq in self.after(complete) {
             if seq != complete + 1 {
                 break;
