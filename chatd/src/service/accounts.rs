@@ -62,15 +62,14 @@ impl ChatService {
                 self.serve_login_reply(cx, conn, id, purpose, reply);
             }
             // Whoever left before the answer has no session here to end, but what was revoked is revoked.
-            None => {
-                if let (
+            None => match (purpose, reply) {
+                (
                     Purpose::Logout { user } | Purpose::Password { user },
                     Ok(LoginReplyOk::Revoked { tokens }),
-                ) = (purpose, reply)
-                {
-                    self.revoke(user, &tokens, None);
-                }
-            }
+                ) => self.revoke(user, &tokens, None),
+                (_, Ok(LoginReplyOk::LoggedIn(gone))) => self.revoke(gone.user, &gone.evicted, None),
+                _ => {}
+            },
         }
         cx.resume(conn, PAUSE_LOGIN);
         self.finish(cx, conn);

@@ -140,38 +140,34 @@ impl ChatService {
         self.finish(cx, conn);
     }
 
-    /// Tells a session where a cursor is now. One whose streams have not begun is told nothing: the truth is in `marks`. One that does not read is told later,
-    /// and only of the latest.
+    /// Tells a session where a cursor is now: at once if it can be, else later, and then only of the latest. What waits already goes first, so that a
+    /// cursor is never told to go back.
     fn hint(&mut self, cx: &mut Cx<'_>, conn: ConnId, hint: Hint) {
-        let choked = cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX;
         let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
             return;
         };
-        if !session.is_running() {
-            return;
-        }
-        if choked {
-            session.hint_later(hint);
-            return Self::look_again(cx, conn);
-        }
-        let Hint { conv, user, .. } = hint;
-        if let Some(seq) = hint.delivered {
-            self.push(cx, conn, &Push::Delivered { conv, user, seq });
-        }
-        if let Some(seq) = hint.read {
-            self.push(cx, conn, &Push::Read { conv, user, seq });
-        }
+        session.hint_later(hint);
+        self.tell_hints(cx, conn);
     }
 
-    /// Tells what could not be told while the output was full.
+    /// Tells what waits to be told, once the streams have begun and while the output has room.
     pub(super) fn tell_hints(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        if cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX {
-            return;
-        }
+        let choked = cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX;
         let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
-        let hints = session.map(|session| std::mem::take(&mut session.hints)).unwrap_or_default();
-        for hint in hints {
-            self.hint(cx, conn, hint);
+        let Some(session) = session.filter(|session| session.is_running() && !session.hints.is_empty())
+        else {
+            return;
+        };
+        if choked {
+            return Self::look_again(cx, conn);
+        }
+        for Hint { conv, user, delivered, read } in std::mem::take(&mut session.hints) {
+            if let Some(seq) = delivered {
+                self.push(cx, conn, &Push::Delivered { conv, user, seq });
+            }
+            if let Some(seq) = read {
+                self.push(cx, conn, &Push::Read { conv, user, seq });
+            }
         }
     }
 

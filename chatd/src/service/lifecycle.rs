@@ -18,6 +18,7 @@ pub(super) const TICK_START: u64 = 2;
 pub(super) const TICK_PUMP: u64 = 3;
 pub(super) const TICK_ACKS: u64 = 4;
 pub(super) const TICK_DOUBT: u64 = 5;
+pub(super) const TICK_REREAD: u64 = 6;
 
 /// How long after a failure the store is asked again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -55,6 +56,7 @@ impl ChatService {
             (TICK_ALIVE, Some(conn)) => self.check_alive(cx, conn),
             (TICK_START, Some(conn)) => self.start_streams(cx, conn),
             (TICK_PUMP, Some(conn)) => self.on_pump_timer(cx, conn),
+            (TICK_REREAD, Some(conn)) => self.on_reread_timer(cx, conn),
             (TICK_ACKS, None) => self.write_acks(cx),
             (TICK_DOUBT, None) => self.ask_last_seqs(cx),
             _ => {}

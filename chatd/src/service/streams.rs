@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use store::dao::{ConversationDao, MessageDao, PageLimit};
 use store::{Entry, Position};
 
-use super::lifecycle::{RETRY, TICK_PUMP, TICK_START};
+use super::lifecycle::{RETRY, TICK_PUMP, TICK_REREAD, TICK_START};
 use super::{ChatService, Cx, LocalConv};
 use crate::post::{PageEntry, Post};
 use crate::session::{Lag, Session, Stage};
@@ -281,6 +281,14 @@ impl ChatService {
         self.pump(cx, conn);
     }
 
+    /// A page could not be read a while ago: tries again.
+    pub(super) fn on_reread_timer(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) {
+            session.reading = None;
+        }
+        self.pump(cx, conn);
+    }
+
     fn read_page(
         &mut self,
         cx: &mut Cx<'_>,
@@ -290,10 +298,8 @@ impl ChatService {
         room: usize,
     ) {
         let Some(slot) = self.slot(Post::Page { conn, session, conv, entries: None }) else {
-            if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session_is(session)) {
-                session.reading = None;
-            }
-            cx.set_conn_timer(conn, RETRY, TICK_PUMP);
+            // `reading` stays set until the timer: meanwhile nobody tries again.
+            cx.set_conn_timer(conn, RETRY, TICK_REREAD);
             return;
         };
         let entries = u32::try_from(room).unwrap_or(u32::MAX).min(PAGE_ENTRIES);
@@ -321,11 +327,12 @@ impl ChatService {
     ) {
         self.jobs = self.jobs.saturating_sub(1);
         let Some(found) = cx.conn_mut(conn).and_then(|client| client.session_is(session)) else { return };
-        found.reading = None;
         let Some(entries) = entries.filter(|entries| !entries.is_empty()) else {
-            cx.set_conn_timer(conn, RETRY, TICK_PUMP);
+            // `reading` stays set until the timer: meanwhile nobody tries again.
+            cx.set_conn_timer(conn, RETRY, TICK_REREAD);
             return;
         };
+        found.reading = None;
         for entry in entries {
             if !self.push_late(cx, conn, conv, &entry) {
                 break;
