@@ -69,8 +69,9 @@ const SUBJECTS: [(&str, &[&str]); 2] = [("batch 512", &[]), ("batch 1", &["--bat
 /// The load of the cases that are compared.
 const PAIRS: [&str; 6] = ["--shape", "pairs", "--users", "200", "--window", "16"];
 
-/// Cores that everything else on the machine may use beside a run; more disturbs it. The kernel's own threads, for the disk, are in it.
-const OTHERS_MAX: f64 = 0.2;
+/// Cores that everything else on the machine may use beside a run; more disturbs it. The kernel's own threads are in it: with a sync for each
+/// message those for the disk take nearly 0.2.
+const OTHERS_MAX: f64 = 0.3;
 
 /// Syncs that are timed to know the disk.
 const PROBES: usize = 500;
@@ -244,7 +245,7 @@ impl Bench {
                 eprintln!("  that is {value:.5} syncs per message");
                 per_message.push(value);
             }
-            let bar = (name == "batch 512").then_some(Bar::AtMost(SYNCS_MAX));
+            let bar = (name == "batch 512" && counter == Counter::Perf).then_some(Bar::AtMost(SYNCS_MAX));
             rows.add(&case, name, "syncs per acknowledged message", "1", &per_message, bar);
         }
         Ok(())

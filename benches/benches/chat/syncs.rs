@@ -14,8 +14,8 @@ const CALLS: [&str; 4] = ["fdatasync", "fsync", "msync", "sync_file_range"];
 pub(crate) enum Counter {
     /// The kernel's tracepoints, which cost a running server next to nothing. Needs root, or a lenient `perf_event_paranoid`.
     Perf,
-    /// strace, which stops the server twice at each call that it counts. That alone changes how many messages go into a batch (fewer), so its count is
-    /// an upper bound.
+    /// strace. In spite of its filter it stops every thread at every call until that thread makes a call that is counted, and a loop makes none: reads
+    /// and writes become so slow that messages trickle to the writer and batches stay small. Its count is an upper bound, no figure.
     Strace,
 }
 
