@@ -26,7 +26,7 @@ pub(crate) enum Post {
     /// Entries of a conversation that a session lags behind in. `None`: they could not be read.
     Page { conn: ConnId, session: SessionId, conv: ConvId, entries: Option<Vec<PageEntry>> },
     /// The last entry of a conversation whose sends may have been committed without our knowing. Ordered with the commits.
-    LastSeq { conv: ConvId, last: Option<Seq> },
+    LastSeq { conv: ConvId, answer: LastSeq },
     /// A user is typing; `to` is the other one.
     Typing { conv: ConvId, user: UserId, to: UserId },
     /// End this session's connection.
@@ -35,6 +35,17 @@ pub(crate) enum Post {
     Drain,
     /// This loop was so far behind that commits could not be handed to it: its sessions must start anew from the store.
     Lost,
+}
+
+/// Where a conversation ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastSeq {
+    /// The store could not be asked.
+    Unknown,
+    /// There is no such conversation.
+    Nowhere,
+    /// Its members, and the place of its last entry.
+    At([UserId; 2], Seq),
 }
 
 /// What was asked of the login service.
@@ -71,7 +82,7 @@ pub(crate) struct Resolved {
     pub(crate) text: String,
     /// The key under which the answer is remembered.
     pub(crate) peer: PeerKey,
-    pub(crate) result: Result<(ConvId, UserId), Refused>,
+    pub(crate) result: Result<ConvId, Refused>,
 }
 
 /// A user as a request named them.

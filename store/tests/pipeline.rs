@@ -369,13 +369,18 @@ fn a_full_queue_is_overloaded_and_no_accepted_job_is_lost() {
     };
     house.store.read(read).unwrap();
     reaching.recv_timeout(LONG).unwrap();
+    let (ran, runs) = crossbeam_channel::bounded(3);
     for _ in 0..3 {
-        house.store.read(|_| {}).unwrap();
+        let ran = ran.clone();
+        house.store.read(move |_| ran.send(()).unwrap()).unwrap();
     }
     assert_eq!(house.store.read(|_| {}), Err(StoreError::Overloaded));
     drop((hold, stop));
     let tokens: Vec<_> = house.sends(10).into_iter().map(|o| o.ticket.token).collect();
     assert!(tokens.into_iter().eq(0..10));
+    for _ in 0..3 {
+        runs.recv_timeout(LONG).unwrap();
+    }
     house.store.read_wait(|_| Ok(())).unwrap();
     house.say(message(conv, amy, "after")).unwrap();
 }

@@ -11,7 +11,7 @@ use store::dao::{ConversationDao, UserDao};
 use store::{SendError, SendOutcome, SendRequest, Sent, StoreError, Ticket};
 
 use super::{ChatService, Cx, OTHER_POSTS_MAX, now_ms};
-use crate::post::{Committed, PeerKey, Post, Refused, Resolved};
+use crate::post::{Committed, LastSeq, PeerKey, Post, Refused, Resolved};
 use crate::session::PAUSE_RESOLVE;
 use crate::sink::millis;
 
@@ -80,7 +80,7 @@ impl ChatService {
         let user =
             cx.conn_mut(conn).and_then(|client| client.session_is(session).map(|session| session.user));
         match (result, user) {
-            (Ok((conv, _)), Some(user)) => {
+            (Ok(conv), Some(user)) => {
                 if self.directs.len() >= DIRECTS_MAX {
                     self.directs.clear();
                 }
@@ -151,9 +151,10 @@ impl ChatService {
         self.finish(cx, conn);
     }
 
-    /// A send failed in a way that leaves open whether it was committed: the conversation is compared with the store until it is known.
-    fn doubt(&mut self, cx: &mut Cx<'_>, conv: ConvId) {
-        if self.convs.contains_key(&conv) && self.doubtful.insert(conv) && !self.doubt_timer {
+    /// A send failed in a way that leaves open whether it was committed: the conversation is compared with the store until it is known. Whether this loop has
+    /// met it does not matter, for the lost entry may be its first.
+    pub(super) fn doubt(&mut self, cx: &mut Cx<'_>, conv: ConvId) {
+        if !self.users.is_empty() && self.doubtful.insert(conv) && !self.doubt_timer {
             self.doubt_timer = true;
             cx.set_timer(super::lifecycle::RETRY, super::lifecycle::TICK_DOUBT);
         }
@@ -163,14 +164,19 @@ impl ChatService {
     pub(super) fn ask_last_seqs(&mut self, cx: &mut Cx<'_>) {
         self.doubt_timer = false;
         for conv in std::mem::take(&mut self.doubtful) {
-            let Some(slot) = self.slot(Post::LastSeq { conv, last: None }) else {
+            let Some(slot) = self.slot(Post::LastSeq { conv, answer: LastSeq::Unknown }) else {
                 self.doubt(cx, conv);
                 continue;
             };
             let queued = self.node.store.write(
-                move |db| Ok(ConversationDao::new(db).get(conv)?.map(|found| found.last_seq)),
-                move |last: Result<_, StoreError>| {
-                    slot.fill(Post::LastSeq { conv, last: last.ok().flatten() });
+                move |db| ConversationDao::new(db).get(conv),
+                move |found| {
+                    let answer = match found {
+                        Ok(Some(found)) => LastSeq::At(found.members.ids(), found.last_seq),
+                        Ok(None) => LastSeq::Nowhere,
+                        Err(_) => LastSeq::Unknown,
+                    };
+                    slot.fill(Post::LastSeq { conv, answer });
                 },
             );
             if let Err(error) = queued {
@@ -223,7 +229,7 @@ fn find_or_begin(
     db: &mut store::Connection,
     user: UserId,
     peer: &PeerKey,
-) -> Result<Result<(ConvId, UserId), Refused>, StoreError> {
+) -> Result<Result<ConvId, Refused>, StoreError> {
     let found = match peer {
         PeerKey::Id(id) => UserDao::new(db).by_id(*id)?,
         PeerKey::Name(key) => UserDao::new(db).by_name_key(key)?,
@@ -234,7 +240,7 @@ fn find_or_begin(
     }
     let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
     match ConversationDao::new(db).direct(user, found.id, now)? {
-        Some(conversation) => Ok(Ok((conversation.id, found.id))),
+        Some(conversation) => Ok(Ok(conversation.id)),
         None => Ok(Err(Refused::NO_USER)),
     }
 }

@@ -368,7 +368,7 @@ impl Handler for ChatService {
             Post::Answer { conn, id, body } => self.on_answer(cx, conn, id, body),
             Post::Positions { conn, session, positions } => self.on_positions(cx, conn, session, positions),
             Post::Page { conn, session, conv, entries } => self.on_page(cx, conn, session, conv, entries),
-            Post::LastSeq { conv, last } => self.on_last_seq(cx, conv, last),
+            Post::LastSeq { conv, answer } => self.on_last_seq(cx, conv, answer),
             Post::Typing { conv, user, to } => self.push_typing(cx, conv, user, to),
             Post::End { conn, session, code } => self.on_end(cx, conn, session, code),
             Post::Drain => self.drain(cx),

@@ -18,7 +18,7 @@ use store::{Entry, Position};
 
 use super::lifecycle::{RETRY, TICK_PUMP, TICK_REREAD, TICK_START};
 use super::{ChatService, Cx, LocalConv};
-use crate::post::{PageEntry, Post};
+use crate::post::{LastSeq, PageEntry, Post};
 use crate::session::{Lag, Session, Stage};
 use crate::sink::write_message;
 
@@ -38,7 +38,12 @@ impl ChatService {
         if !members.iter().any(|member| self.users.contains_key(member)) {
             return;
         }
-        let before = self.meet(entry.conv, members, entry.seq.prev());
+        let before = match self.convs.get(&entry.conv) {
+            Some(here) => here.contiguous,
+            // Whose streams run knows every older conversation, so to them this one begins now, at 0.
+            None if self.is_running(cx, members) => self.meet(entry.conv, members, Seq::ZERO),
+            None => self.meet(entry.conv, members, entry.seq.prev()),
+        };
         if entry.seq <= before {
             return;
         }
@@ -63,6 +68,14 @@ impl ChatService {
             }
         }
         here.contiguous
+    }
+
+    /// Whether a session of one of them has begun its streams.
+    fn is_running(&self, cx: &Cx<'_>, members: [UserId; 2]) -> bool {
+        self.sessions_of(members).into_iter().any(|conn| {
+            let session = cx.conn(conn).and_then(|client| client.session.as_deref());
+            session.is_some_and(Session::is_running)
+        })
     }
 
     pub(super) fn sessions_of(&self, members: [UserId; 2]) -> SmallVec<[ConnId; 4]> {
@@ -111,23 +124,22 @@ impl ChatService {
         }
     }
 
-    pub(super) fn on_last_seq(&mut self, cx: &mut Cx<'_>, conv: ConvId, last: Option<Seq>) {
+    pub(super) fn on_last_seq(&mut self, cx: &mut Cx<'_>, conv: ConvId, answer: LastSeq) {
         self.jobs = self.jobs.saturating_sub(1);
-        let Some(here) = self.convs.get(&conv) else { return };
-        let (before, members) = (here.contiguous, here.members);
-        match last {
-            Some(last) if last > before => {
-                self.note_hole(cx, conv, before, last);
-                for conn in self.sessions_of(members) {
-                    self.pump(cx, conn);
-                }
-            }
-            Some(_) => {}
-            None => {
-                if self.doubtful.insert(conv) && !self.doubt_timer {
-                    self.doubt_timer = true;
-                    cx.set_timer(RETRY, super::lifecycle::TICK_DOUBT);
-                }
+        let (members, last) = match answer {
+            LastSeq::Unknown => return self.doubt(cx, conv),
+            LastSeq::Nowhere => return,
+            LastSeq::At(members, last) => (members, last),
+        };
+        if !members.iter().any(|member| self.users.contains_key(member)) {
+            return;
+        }
+        // One that this loop has not met has no entry that a session here was answered with.
+        let before = self.meet(conv, members, Seq::ZERO);
+        if last > before {
+            self.note_hole(cx, conv, before, last);
+            for conn in self.sessions_of(members) {
+                self.pump(cx, conn);
             }
         }
     }
@@ -281,6 +293,14 @@ impl ChatService {
         self.pump(cx, conn);
     }
 
+    /// Reading does not work out now. Until the timer nobody tries again: the conversation counts as being read.
+    fn read_later(cx: &mut Cx<'_>, conn: ConnId, conv: ConvId) {
+        if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) {
+            session.reading = Some(conv);
+            cx.set_conn_timer(conn, RETRY, TICK_REREAD);
+        }
+    }
+
     /// A page could not be read a while ago: tries again.
     pub(super) fn on_reread_timer(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) {
@@ -298,9 +318,7 @@ impl ChatService {
         room: usize,
     ) {
         let Some(slot) = self.slot(Post::Page { conn, session, conv, entries: None }) else {
-            // `reading` stays set until the timer: meanwhile nobody tries again.
-            cx.set_conn_timer(conn, RETRY, TICK_REREAD);
-            return;
+            return Self::read_later(cx, conn, conv);
         };
         let entries = u32::try_from(room).unwrap_or(u32::MAX).min(PAGE_ENTRIES);
         let queued = self.node.store.read(move |db| {
@@ -328,9 +346,7 @@ impl ChatService {
         self.jobs = self.jobs.saturating_sub(1);
         let Some(found) = cx.conn_mut(conn).and_then(|client| client.session_is(session)) else { return };
         let Some(entries) = entries.filter(|entries| !entries.is_empty()) else {
-            // `reading` stays set until the timer: meanwhile nobody tries again.
-            cx.set_conn_timer(conn, RETRY, TICK_REREAD);
-            return;
+            return Self::read_later(cx, conn, conv);
         };
         found.reading = None;
         for entry in entries {
@@ -362,6 +378,7 @@ impl ChatService {
         }
         if entry.seq != lag.pos.next() {
             log::error!("conversation {conv} lacks the entry after {}", lag.pos);
+            Self::read_later(cx, conn, conv);
             return false;
         }
         lag.pos = entry.seq;
