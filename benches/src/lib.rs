@@ -5,6 +5,7 @@
 //! handler on that loop has a gate, which registers users and logs them in, and a shape, which has the connections then: pairs of users who write to
 //! each other, or idle ones. [`run()`] does all of it and ends with a [`Report`].
 
+mod echoload;
 mod gate;
 mod idle;
 mod limit;
@@ -22,6 +23,10 @@ mod scan;
 mod stream;
 mod table;
 
+pub use echoload::{
+    CyclesReport, EchoError, EchoOptions, EchoReport, EchoShape, HoldReport, HubReport, LoadReport, Spread,
+    echo,
+};
 pub use load::LoadError;
 pub use machine::{load_average, machine};
 pub use options::{Options, ShapeName};

@@ -94,6 +94,12 @@ fn threads(pid: u32) -> BTreeMap<String, Duration> {
     threads
 }
 
+/// CPU time of all threads that live, together. `None` when there is no such process.
+pub(crate) fn threads_cpu(pid: u32) -> Option<Duration> {
+    let threads = threads(pid);
+    (!threads.is_empty()).then(|| threads.values().sum())
+}
+
 /// The time on a processor in a `schedstat` file.
 fn on_cpu(schedstat: &str) -> Option<Duration> {
     Some(Duration::from_nanos(schedstat.split_ascii_whitespace().next()?.parse().ok()?))
