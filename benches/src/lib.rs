@@ -17,6 +17,7 @@ mod pairs;
 mod process;
 mod progress;
 mod report;
+pub mod rig;
 pub mod rows;
 mod run;
 mod scan;

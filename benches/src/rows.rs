@@ -35,6 +35,10 @@ pub enum Bar {
     AtLeast(f64),
     /// At most so much.
     AtMost(f64),
+    /// At most so much, as far as can be measured: so much more is taken for noise.
+    AtMostAbout(f64, f64),
+    /// Less than so much.
+    Below(f64),
 }
 
 /// All figures of a benchmark, with the spread of each over the rounds.
@@ -50,6 +54,8 @@ impl Bar {
         match self {
             Self::AtLeast(bar) => value >= bar,
             Self::AtMost(bar) => value <= bar,
+            Self::AtMostAbout(bar, noise) => value <= bar + noise,
+            Self::Below(bar) => value < bar,
         }
     }
 }
@@ -59,6 +65,8 @@ impl fmt::Display for Bar {
         match self {
             Self::AtLeast(bar) => write!(f, ">= {bar}"),
             Self::AtMost(bar) => write!(f, "<= {bar}"),
+            Self::AtMostAbout(bar, noise) => write!(f, "<= {bar} (+ {noise})"),
+            Self::Below(bar) => write!(f, "< {bar}"),
         }
     }
 }
@@ -105,6 +113,31 @@ impl Rows {
             row.peer_ratio = Some(ratio);
             row.bar = Some(bar);
             row.holds = Some(bar.holds(ratio));
+        }
+    }
+
+    /// Adds the figures of several subjects from the same rounds under one metric, and compares the first one's with those of the peers that have a bar.
+    ///
+    /// A comparison beyond the first has a row of its own.
+    pub fn add_compared(
+        &mut self,
+        (case, metric, unit): (&str, &str, &str),
+        subjects: &[(&str, &[f64])],
+        bars: &[(&str, Bar)],
+    ) {
+        let Some((ours, values)) = subjects.first() else { return };
+        let peers = bars.iter().filter_map(|(name, bar)| {
+            subjects.iter().find(|(subject, _)| subject == name).map(|(_, values)| (name, values, bar))
+        });
+        let mut compared = false;
+        for (name, peer, bar) in peers {
+            self.add(case, ours, &format!("{metric}, against {name}"), unit, values, None);
+            self.compare(values, peer, *bar);
+            compared = true;
+        }
+        let others = subjects.iter().skip(usize::from(compared));
+        for (subject, values) in others {
+            self.add(case, subject, metric, unit, values, None);
         }
     }
 
@@ -185,6 +218,28 @@ mod tests {
         assert_eq!((row.value, row.peer_ratio, *spread), (30.0, Some(3.0), Some((10.0, 40.0))));
         assert_eq!(row.holds, Some(false));
         assert!(!rows.hold());
+    }
+
+    #[test]
+    fn noise_is_forgiven_and_equal_is_not_less() {
+        let about = Bar::AtMostAbout(0.96, 0.03);
+        assert!(about.holds(0.985) && !about.holds(0.995) && !Bar::Below(1.0).holds(1.0));
+        assert_eq!(
+            (about.to_string(), Bar::Below(1.0).to_string()),
+            ("<= 0.96 (+ 0.03)".into(), "< 1".into())
+        );
+    }
+
+    #[test]
+    fn the_first_subject_is_compared_with_each_peer_that_has_a_bar() {
+        let mut rows = Rows::default();
+        let subjects: [(&str, &[f64]); 3] = [("ours", &[4.0]), ("a", &[8.0]), ("b", &[2.0])];
+        let bars = [("a", Bar::Below(1.0)), ("b", Bar::Below(1.0)), ("not here", Bar::Below(1.0))];
+        rows.add_compared(("case", "time", "ns"), &subjects, &bars);
+        let found: Vec<_> = rows.rows.iter().map(|(row, _)| (row.metric.as_str(), row.peer_ratio)).collect();
+        let wanted =
+            [("time, against a", Some(0.5)), ("time, against b", Some(2.0)), ("time", None), ("time", None)];
+        assert_eq!(found, wanted);
     }
 
     #[test]
