@@ -67,6 +67,9 @@ const LOOPS: [usize; 2] = [1, 2];
 /// Of the better of the two peers, the reactor reaches at least so much.
 const SHARE_MIN: f64 = 0.95;
 
+/// Bytes under way from which on a run takes longer.
+const LARGE: u64 = 50_000_000;
+
 fn main() -> ExitCode {
     let options = Options::parse();
     if !options.bench {
@@ -91,7 +94,7 @@ struct Bench {
     workshop: Workshop,
     subjects: Vec<Subject>,
     rounds: usize,
-    seconds: String,
+    seconds: f64,
     cell: Option<String>,
 }
 
@@ -154,7 +157,7 @@ impl Bench {
             workshop,
             subjects,
             rounds: options.rounds.unwrap_or(rounds).max(1),
-            seconds: options.seconds.unwrap_or(seconds).to_string(),
+            seconds: options.seconds.unwrap_or(seconds),
             cell: options.cell.clone(),
         })
     }
@@ -207,6 +210,14 @@ impl Bench {
         Ok(())
     }
 
+    /// Seconds to measure and to warm up. Where many large blocks are under way, one takes a good part of a second to come back.
+    fn time(&self, cell: &Cell) -> (String, String) {
+        let under_way = u64::from(cell.size) * u64::from(cell.connections);
+        let (seconds, warmup) =
+            if under_way < LARGE { (self.seconds, 0.2) } else { (4.0 * self.seconds, 1.0) };
+        (seconds.to_string(), warmup.to_string())
+    }
+
     fn rate(&self, subject: Subject, cell: &Cell) -> Result<f64, Failure> {
         let (server_cores, load_cores) = cell.cores();
         let command = self.workshop.command(subject, cell.job, cell.loops);
@@ -216,7 +227,8 @@ impl Bench {
         let size = cell.size.to_string();
         let shape = if cell.job == Job::Discard { "sink" } else { "echo" };
         let load = ["--shape", shape, "--connections", &connections, "--size", &size, "--threads", &threads];
-        let time = ["--seconds", &self.seconds, "--warmup", "0.2"];
+        let (seconds, warmup) = self.time(cell);
+        let time = ["--seconds", &seconds, "--warmup", &warmup];
         let report = self.workshop.load(load_cores, &server, &[&load[..], &time].concat())?;
         let rate = report.pointer("/mib_per_second").and_then(Value::as_f64);
         rate.ok_or_else(|| format!("no rate in the report of the load: {report}"))
