@@ -15,6 +15,8 @@ use super::failure::{Failure, describe};
 
 /// How long a server may take until it says where it listens: under valgrind that is seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a server is started under, so that it does not outlive a benchmark that is killed.
+const END_WITH_PARENT: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 /// How long it may take to end when it is asked to.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many lines of what it says are kept for the day it fails.
@@ -53,7 +55,10 @@ impl Wrapper<'_> {
                 (&["valgrind", "--tool=callgrind"], option)
             }
         };
-        words.iter().map(OsString::from).chain([file]).collect()
+        // A server whose strace is killed would live on.
+        let inner = if matches!(self, Self::Strace(_)) { &END_WITH_PARENT[..] } else { &[] };
+        let inner = inner.iter().map(OsString::from);
+        words.iter().map(OsString::from).chain([file]).chain(inner).collect()
     }
 }
 
@@ -64,10 +69,10 @@ impl Server {
     /// When it cannot be started, or does not say it in time.
     pub fn start(wrapper: Wrapper<'_>, cores: &str, command: &[OsString]) -> Result<Self, Failure> {
         let name = command.first().map(|word| word.display().to_string()).unwrap_or_default();
-        let mut whole = Command::new("taskset");
-        whole.args(["-c", cores]).args(wrapper.words()).args(command);
+        let mut whole = Command::new(END_WITH_PARENT[0]);
+        whole.args(&END_WITH_PARENT[1..]).args(["taskset", "-c", cores]).args(wrapper.words()).args(command);
         whole.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = whole.spawn().map_err(describe("taskset"))?;
+        let mut child = whole.spawn().map_err(describe(END_WITH_PARENT[0]))?;
         let said = listen_to(child.stderr.take());
         let pid = child.id();
         let mut server = Self { child, pid, addr: String::new(), name, said };
@@ -165,4 +170,34 @@ fn listen_to(stderr: Option<ChildStderr>) -> Receiver<String> {
 fn only_child(pid: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Result<Server, Failure> {
+        Server::start(Wrapper::None, "0", &["sh", "-c", script].map(OsString::from))
+    }
+
+    #[test]
+    fn a_server_ends_with_its_value() {
+        let server = shell("echo starting >&2; echo listening on 127.0.0.1:7 >&2; exec sleep 60").unwrap();
+        assert_eq!(server.addr(), "127.0.0.1:7");
+        let folder = format!("/proc/{}", server.pid());
+        assert!(Path::new(&folder).exists());
+        drop(server);
+        assert!(!Path::new(&folder).exists());
+    }
+
+    #[test]
+    fn one_that_ends_when_asked_to_is_waited_for() {
+        shell("echo listening on 127.0.0.1:7 >&2; exec sleep 60").unwrap().end().unwrap();
+    }
+
+    #[test]
+    fn one_that_does_not_listen_is_quoted() {
+        let error = shell("echo no such port >&2").unwrap_err();
+        assert!(error.contains("no such port"), "{error}");
+    }
 }

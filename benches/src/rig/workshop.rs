@@ -35,8 +35,10 @@ impl Workshop {
         let folder = target.join("bench");
         fs::create_dir_all(&folder).map_err(describe(folder.display()))?;
         limit::raise();
-        if !has("taskset", "--version") {
-            return Err("needs taskset".to_owned());
+        for program in ["taskset", "setpriv"] {
+            if !has(program, "--version") {
+                return Err(format!("needs {program}"));
+            }
         }
         Ok(Self { target, folder, load: load.into(), server })
     }
