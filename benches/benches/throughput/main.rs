@@ -187,21 +187,28 @@ impl Bench {
         });
         let subjects: Vec<Subject> = peers.copied().collect();
         let mut values = vec![Vec::new(); subjects.len()];
+        let mut costs = vec![Vec::new(); subjects.len()];
         for round in 0..self.rounds {
-            let mut turns: Vec<_> = subjects.iter().zip(&mut values).collect();
+            let mut turns: Vec<_> = subjects.iter().zip(values.iter_mut().zip(&mut costs)).collect();
             if round % 2 == 1 {
                 turns.reverse();
             }
-            for (subject, values) in turns {
-                values.push(self.rate(*subject, cell)?);
+            for (subject, (values, costs)) in turns {
+                let (rate, cores) = self.rate(*subject, cell)?;
+                values.push(rate);
+                costs.push(cores * 1e6 / rate.max(1e-9));
             }
         }
         let [ours, epoll, tokio, ..] = values.as_slice() else { return Ok(()) };
         let best: Vec<f64> = epoll.iter().zip(tokio).map(|(epoll, tokio)| epoll.max(*tokio)).collect();
-        for (subject, values) in subjects.iter().zip(&values) {
+        for ((subject, values), costs) in subjects.iter().zip(&values).zip(&costs) {
             rows.add(&cell.name, subject.name(), "throughput one way", "MiB/s", values, None);
             if *subject == Subject::Reactor {
                 rows.compare(ours, &best, Bar::AtLeast(SHARE_MIN));
+            }
+            // The sender's core is full first, so the rate says little of the server.
+            if cell.job == Job::Discard {
+                rows.add(&cell.name, subject.name(), "server CPU per MiB", "us", costs, None);
             }
         }
         let middle = |values: &[f64]| benches::number(benches::rows::median(values).unwrap_or_default());
@@ -218,7 +225,8 @@ impl Bench {
         (seconds.to_string(), warmup.to_string())
     }
 
-    fn rate(&self, subject: Subject, cell: &Cell) -> Result<f64, Failure> {
+    /// Mebibytes per second, and the cores that the server used.
+    fn rate(&self, subject: Subject, cell: &Cell) -> Result<(f64, f64), Failure> {
         let (server_cores, load_cores) = cell.cores();
         let command = self.workshop.command(subject, cell.job, cell.loops);
         let server = Server::start(Wrapper::None, server_cores, &command)?;
@@ -230,7 +238,9 @@ impl Bench {
         let (seconds, warmup) = self.time(cell);
         let time = ["--seconds", &seconds, "--warmup", &warmup];
         let report = self.workshop.load(load_cores, &server, &[&load[..], &time].concat())?;
-        let rate = report.pointer("/mib_per_second").and_then(Value::as_f64);
-        rate.ok_or_else(|| format!("no rate in the report of the load: {report}"))
+        let number = |pointer| report.pointer(pointer).and_then(Value::as_f64);
+        number("/mib_per_second")
+            .zip(number("/server_cores"))
+            .ok_or_else(|| format!("no rate in the report of the load: {report}"))
     }
 }
