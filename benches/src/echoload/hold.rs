@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// Connects, looks, sends one message on each connection, looks again, and watches.
 pub(crate) fn hold(options: &EchoOptions, server: Server) -> Result<HoldReport, EchoError> {
     let resident = || server.resident().ok_or(EchoError::Late("the server's memory"));
-    let before = server.descriptors().unwrap_or(0);
+    let before = server.sockets().unwrap_or(0);
     let empty = resident()?;
     let streams = connect(options.addr, options.connections)?;
     accepted(server, before + options.connections, options.patience())?;
@@ -48,10 +48,10 @@ pub(crate) fn hold(options: &EchoOptions, server: Server) -> Result<HoldReport, 
     })
 }
 
-/// Waits until the server has so many descriptors.
-fn accepted(server: Server, descriptors: usize, patience: Duration) -> Result<(), EchoError> {
+/// Waits until the server has so many sockets.
+fn accepted(server: Server, sockets: usize, patience: Duration) -> Result<(), EchoError> {
     let since = Instant::now();
-    while server.descriptors().is_none_or(|open| open < descriptors) {
+    while server.sockets().is_none_or(|open| open < sockets) {
         if since.elapsed() > patience {
             return Err(EchoError::Late("the server to accept all connections"));
         }

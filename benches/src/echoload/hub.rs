@@ -35,13 +35,15 @@ pub(crate) fn hub(options: &EchoOptions, server: Server) -> Result<HubReport, Ec
     let lines = options.messages.unwrap_or(LINES);
     let mut room = Room::new(options)?;
     // Until the first line has come to all it is not certain that the hub knows all of them.
-    room.line_to_all()?;
+    room.line_to_all(0)?;
     let (since, cpu) = (Instant::now(), server.cpu());
-    for _ in 0..lines {
-        room.line_to_all()?;
+    for number in 1..=lines {
+        room.line_to_all(number)?;
     }
     let seconds = since.elapsed().as_secs_f64();
     let used = server.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
+    // If the last one came twice to somebody, this one will not be what is expected.
+    room.line_to_all(lines + 1)?;
     let deliveries = count(lines) * count(room.members.len() as u64);
     Ok(HubReport {
         connections: options.connections,
@@ -62,13 +64,20 @@ impl Room {
             poll.registry().register(stream, Token(at), Interest::READABLE).map_err(system("epoll"))?;
         }
         let size = usize::try_from(options.size).unwrap_or(usize::MAX);
-        let mut line = vec![b'x'; size.saturating_sub(1)];
+        let mut line = vec![b'0'; size.saturating_sub(1)];
         line.push(b'\n');
         let members = streams.into_iter().map(|stream| (stream, 0)).collect();
         Ok(Self { poll, sender, members, buffer: buffer(), line, left: 0, patience: options.patience() })
     }
 
-    fn line_to_all(&mut self) -> Result<(), EchoError> {
+    /// Sends the line with this number. Each line differs from the one before, so that one that comes twice, or not, shows.
+    fn line_to_all(&mut self, number: u64) -> Result<(), EchoError> {
+        let digits = self.line.iter_mut().rev().skip(1);
+        let mut rest = number;
+        for digit in digits {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+        }
         let last = self.members.len();
         self.left = last;
         for (_, got) in &mut self.members {

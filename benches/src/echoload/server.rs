@@ -32,9 +32,11 @@ impl Server {
         Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
     }
 
-    /// Open descriptors: how many connections it has taken shows here.
-    pub(crate) fn descriptors(self) -> Option<usize> {
-        Some(fs::read_dir(format!("/proc/{}/fd", self.pid?)).ok()?.count())
+    /// Open sockets: how many connections it has taken shows here.
+    pub(crate) fn sockets(self) -> Option<usize> {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid?)).ok()?.flatten();
+        let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+        Some(targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count())
     }
 
     /// How often its threads went to sleep by themselves. What does not grow was not woken.
@@ -57,12 +59,15 @@ pub(crate) fn own_cpu() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
 
     #[test]
     fn this_process_can_be_looked_at() {
         let server = Server::new(Some(std::process::id())).unwrap();
         assert!(server.resident().unwrap() > 100_000);
-        assert!(server.descriptors().unwrap() >= 3);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert!(server.sockets().unwrap() >= 1);
+        drop(listener);
         assert!(server.sleeps().is_some() && server.cpu().is_some());
         assert!(Server::new(None).unwrap().resident().is_none());
     }
