@@ -19,6 +19,8 @@ const COPY_MAX: usize = 512;
 /// Slices in one write: below IOV_MAX (1024 on Linux and the BSDs), and few enough to lie on the stack (1 KiB). With
 /// slices above `COPY_MAX` such a write has at least 32 KiB, so the system call is well paid for.
 const SLICES_MAX: usize = 64;
+/// The least room for what is missing of a long frame: what one read of a busy socket brings.
+const ROOM_MIN: usize = 64 * 1024;
 /// What is kept for the next connection may hold this much memory.
 const REUSE_MAX: usize = 64 * 1024;
 
@@ -37,6 +39,8 @@ pub struct Buffer {
     data: Vec<u8>,
     /// Before this all is consumed; never beyond the data, and 0 when nothing is left.
     read: usize,
+    /// What is there is of no use before it is so long.
+    wanted: usize,
 }
 
 impl Buffer {
@@ -88,6 +92,31 @@ impl Buffer {
     pub fn clear(&mut self) {
         self.data.clear();
         self.read = 0;
+        self.wanted = 0;
+    }
+
+    /// Notes how long the data must become before it is of use.
+    pub(crate) fn want(&mut self, len: usize) {
+        self.wanted = len;
+    }
+
+    /// How many bytes are wanted that are not there.
+    pub(crate) fn missing(&self) -> usize {
+        self.wanted.saturating_sub(self.len())
+    }
+
+    /// The data, all of it unread, with room behind it for the `missing` bytes: for all of them, or for as many as are there. So what a peer announces takes
+    /// no memory before it has sent about half of it.
+    pub(crate) fn room_for(&mut self, missing: usize) -> &mut Vec<u8> {
+        if self.read > 0 {
+            self.data.drain(..self.read);
+            self.read = 0;
+        }
+        let more = missing.min(self.data.len().max(ROOM_MIN));
+        if self.data.capacity() - self.data.len() < more {
+            self.data.reserve(more);
+        }
+        &mut self.data
     }
 
     /// How much memory this holds, in bytes.
@@ -141,7 +170,18 @@ pub(crate) struct WriteStep {
 
 impl OutputQueue {
     /// Appends a copy of `bytes`.
-    pub(crate) fn push_copy(&mut self, mut bytes: &[u8]) {
+    #[inline]
+    pub(crate) fn push_copy(&mut self, bytes: &[u8]) {
+        // A queue's memory is reused, so this is what nearly all small sends take.
+        if bytes.len() <= self.tail.capacity() - self.tail.len() && self.tail.capacity() <= CHUNK_MAX {
+            self.len += bytes.len();
+            self.tail.extend_from_slice(bytes);
+        } else {
+            self.push_growing(bytes);
+        }
+    }
+
+    fn push_growing(&mut self, mut bytes: &[u8]) {
         self.len += bytes.len();
         while !bytes.is_empty() {
             if self.tail.len() >= CHUNK_MAX {
@@ -181,7 +221,33 @@ impl OutputQueue {
     /// # Errors
     /// The writer's, but for [`ErrorKind::WouldBlock`], which is `blocked`; and [`ErrorKind::WriteZero`] when it
     /// takes nothing without saying why.
+    #[inline]
     pub(crate) fn write_to<W: Write>(&mut self, writer: &mut W) -> io::Result<WriteStep> {
+        // One chunk that goes out whole: what nearly all small sends come to.
+        if self.sealed.is_empty() && self.sent == 0 && self.len > 0 {
+            match writer.write(&self.tail) {
+                Ok(written) if written == self.len => {
+                    self.tail.clear();
+                    self.len = 0;
+                    return Ok(WriteStep { written, drained: true, blocked: false, short: false });
+                }
+                Ok(written) if written > 0 => {
+                    let written = written.min(self.len);
+                    self.consume(written);
+                    return Ok(WriteStep { written, drained: self.is_empty(), blocked: false, short: true });
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok(WriteStep { written: 0, drained: false, blocked: true, short: true });
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(_) => return Err(ErrorKind::WriteZero.into()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.write_pieces(writer)
+    }
+
+    fn write_pieces<W: Write>(&mut self, writer: &mut W) -> io::Result<WriteStep> {
         if self.is_empty() {
             return Ok(WriteStep { written: 0, drained: true, blocked: false, short: false });
         }

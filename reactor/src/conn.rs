@@ -1,10 +1,14 @@
 //! The state of one connection and the table of a service's connections.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::time::Instant;
 
+use smallvec::SmallVec;
+
+use crate::address::Address;
 use crate::buffer::{Buffer, OutputQueue};
 use crate::config::ServiceConfig;
+use crate::group::GroupId;
 use crate::handler::Handler;
 use crate::id::ConnId;
 use crate::loop_core::LoopCore;
@@ -20,10 +24,12 @@ pub(crate) enum Phase {
     Connecting,
     /// The attempt to connect was given up in this turn; `on_connect_failed` comes in the turn's closing phase.
     Cancelled,
+    /// What comes before the first frame is under way; the handler knows nothing of the connection yet.
+    Preface,
     /// `on_open` came; frames are delivered.
     Open,
     /// A close was decided in this turn; `on_close` comes in the turn's closing phase.
-    Closing { reason: CloseReason, abort: bool },
+    Closing,
     /// `on_close` came. What was accepted for sending is still being written.
     Draining,
     /// All is written and our side is shut down. Input is discarded until the peer closes, for closing with unread input would be a reset that can
@@ -33,10 +39,13 @@ pub(crate) enum Phase {
 
 /// Why a connection's input is not read for now. Reading goes on when the last reason is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PauseReason(u8);
+pub struct PauseReason(u16);
 
 impl PauseReason {
+    /// Its own unsent output is above the mark.
     pub(crate) const OUTPUT: Self = Self(1 << 7);
+    /// The unsent output of the sink that it is linked to is above the high mark.
+    pub(crate) const LINK: Self = Self(1 << 8);
 
     /// One of the program's own seven reasons, 0 to 6; greater numbers are taken as 6.
     #[must_use]
@@ -45,9 +54,35 @@ impl PauseReason {
     }
 }
 
+/// What an event says, from mio's flags.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readiness {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer shut down its writing side, or all.
+    pub(crate) read_closed: bool,
+    pub(crate) error: bool,
+}
+
+/// What a connection has moved so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnStats {
+    /// When it opened.
+    pub opened: Instant,
+    /// Bytes read from it.
+    pub bytes_in: u64,
+    /// Bytes written to it.
+    pub bytes_out: u64,
+    /// Frames handed to the handler.
+    pub frames_in: u64,
+    /// Bytes accepted for sending and not yet written.
+    pub unsent: usize,
+}
+
+/// A connection. Its size is what an idle one costs, so what few connections need is in [`Extras`].
 pub(crate) struct Conn<H: Handler> {
     pub(crate) stream: Stream,
-    pub(crate) peer: SocketAddr,
     pub(crate) codec: H::Codec,
     /// The handler's state: there from the return of `on_open` to `on_close`.
     pub(crate) user: Option<H::Conn>,
@@ -55,8 +90,12 @@ pub(crate) struct Conn<H: Handler> {
     pub(crate) input: Option<Box<Buffer>>,
     /// Unsent output. Owned only while there is any.
     pub(crate) output: Option<Box<OutputQueue>>,
+    extras: Option<Box<Extras>>,
+    pub(crate) peer: Address,
     pub(crate) phase: Phase,
-    pauses: u8,
+    /// The close that was decided discards what is unsent.
+    pub(crate) aborting: bool,
+    pauses: u16,
     /// The socket may have bytes to read: set by an event, cleared by a short read or `EAGAIN`.
     pub(crate) readable: bool,
     /// The socket may take bytes: cleared by `EAGAIN`, set by an event.
@@ -66,6 +105,8 @@ pub(crate) struct Conn<H: Handler> {
     /// An event carried an error flag: whoever does not read would not meet the error.
     pub(crate) failed: bool,
     pub(crate) peer_eof: bool,
+    /// Our writing side is to be shut down when all is written, or was.
+    pub(crate) write_shut: bool,
     /// The codec found no frame in the input; nothing more is decoded.
     pub(crate) input_dead: bool,
     /// The input buffer holds bytes that the codec has not seen.
@@ -74,46 +115,103 @@ pub(crate) struct Conn<H: Handler> {
     pub(crate) in_ready: bool,
     pub(crate) in_dirty: bool,
     pub(crate) in_marks: bool,
+    /// The handler was told of it.
+    pub(crate) opened: bool,
+    /// Whether this one counts in the table of addresses.
+    pub(crate) counted: bool,
+    /// Milliseconds of the loop's clock: when it opened, when bytes last came, when bytes last went, when the frame that is not whole yet began.
+    pub(crate) opened_ms: u32,
+    pub(crate) last_in_ms: u32,
+    pub(crate) last_out_ms: u32,
+    pub(crate) frame_since_ms: u32,
     pub(crate) frame_timer: Option<TimerKey>,
     pub(crate) stall_timer: Option<TimerKey>,
-    /// The connect timeout, later the linger timeout.
+    pub(crate) idle_timer: Option<TimerKey>,
+    /// The timeout of connecting and of the preface, later that of lingering.
     pub(crate) life_timer: Option<TimerKey>,
-    /// The handler's timers of this connection that have neither fired nor been cancelled.
-    pub(crate) user_timers: Vec<TimerKey>,
+    pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) frames_in: u64,
     /// `bytes_out` when the stall timer was set.
     pub(crate) stall_mark: u64,
 }
 
+/// What only some connections have.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// The handler's timers of this connection that have neither fired nor been cancelled.
+    pub(crate) user_timers: SmallVec<[TimerKey; 1]>,
+    pub(crate) groups: SmallVec<[GroupId; 1]>,
+    /// Whose reading pauses while this one's unsent output is high.
+    pub(crate) sources: SmallVec<[Key; 1]>,
+    /// Whose unsent output pauses this one's reading.
+    pub(crate) sink: Option<Key>,
+    pub(crate) local: Option<Address>,
+}
+
 impl<H: Handler> Conn<H> {
-    pub(crate) fn new(stream: Stream, peer: SocketAddr, codec: H::Codec, phase: Phase) -> Self {
+    pub(crate) fn new(stream: Stream, peer: Address, codec: H::Codec, phase: Phase, now_ms: u32) -> Self {
         Self {
             stream,
-            peer,
             codec,
             user: None,
             input: None,
             output: None,
+            extras: None,
+            peer,
             phase,
+            aborting: false,
             pauses: 0,
             readable: false,
             writable: phase != Phase::Connecting,
             hang_up: false,
             failed: false,
             peer_eof: false,
+            write_shut: false,
             input_dead: false,
             undecoded: false,
             above_high: false,
             in_ready: false,
             in_dirty: false,
             in_marks: false,
+            opened: false,
+            counted: false,
+            opened_ms: now_ms,
+            last_in_ms: now_ms,
+            last_out_ms: now_ms,
+            frame_since_ms: now_ms,
             frame_timer: None,
             stall_timer: None,
+            idle_timer: None,
             life_timer: None,
-            user_timers: Vec::new(),
+            bytes_in: 0,
             bytes_out: 0,
+            frames_in: 0,
             stall_mark: 0,
         }
+    }
+
+    pub(crate) fn extras(&self) -> Option<&Extras> {
+        self.extras.as_deref()
+    }
+
+    /// For changing what is there.
+    pub(crate) fn extras_mut(&mut self) -> Option<&mut Extras> {
+        self.extras.as_deref_mut()
+    }
+
+    /// For adding something.
+    pub(crate) fn make_extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// Notes what an event says, for the reading and the writing that follow.
+    #[inline]
+    pub(crate) const fn note(&mut self, readiness: Readiness) {
+        self.readable |= readiness.readable | readiness.read_closed | readiness.error;
+        self.hang_up |= readiness.read_closed | readiness.error;
+        self.failed |= readiness.error;
+        self.writable |= readiness.writable | readiness.error;
     }
 
     pub(crate) fn unsent(&self) -> usize {
@@ -136,13 +234,22 @@ impl<H: Handler> Conn<H> {
     pub(crate) fn cancel_timers(&mut self, core: &mut LoopCore) {
         core.cancel(&mut self.frame_timer);
         core.cancel(&mut self.stall_timer);
+        core.cancel(&mut self.idle_timer);
         core.cancel(&mut self.life_timer);
-        for timer in self.user_timers.drain(..) {
+        for timer in self.extras.iter_mut().flat_map(|extras| extras.user_timers.drain(..)) {
             core.timers.cancel(timer);
         }
     }
 
+    /// Forgets a timer of the handler's that is over.
+    pub(crate) fn forget_timer(&mut self, timer: TimerKey) {
+        if let Some(extras) = &mut self.extras {
+            extras.user_timers.retain(|own| *own != timer);
+        }
+    }
+
     /// Whether there may be something to do for the reading side now.
+    #[inline]
     pub(crate) fn wants_drive(&self) -> bool {
         self.phase == Phase::Open
             && !self.paused()
@@ -158,12 +265,14 @@ pub(crate) struct Conns<H: Handler> {
     pub(crate) slab: Slab<Conn<H>>,
     /// Connections that still have input.
     pub(crate) ready: VecDeque<Key>,
+    /// How many of them were there when the turn began: these are served in it, those that come meanwhile in the next.
+    pub(crate) ready_due: usize,
     /// Connections with output to be written at the turn's end.
     pub(crate) dirty: Vec<Key>,
     /// Connections whose output may have crossed a mark.
     pub(crate) marks: Vec<Key>,
-    /// Connections in `Phase::Closing` or `Phase::Cancelled`.
-    pub(crate) closing: Vec<Key>,
+    /// Connections in `Phase::Closing` or `Phase::Cancelled`, with the first reason that was given.
+    pub(crate) closing: Vec<(Key, CloseReason)>,
     /// Connections to be freed at the turn's very end.
     pub(crate) doomed: Vec<Key>,
 }
@@ -171,7 +280,7 @@ pub(crate) struct Conns<H: Handler> {
 impl<H: Handler> Conns<H> {
     pub(crate) fn new(service: u8, mut config: ServiceConfig) -> Self {
         // Whatever was configured, the marks are in their order, and a turn's budget lets something through.
-        config.output_high = config.output_high.max(1);
+        config.output_high = config.output_high.min(config.output_max).max(1);
         config.output_low = config.output_low.min(config.output_high - 1);
         config.output_pauses_reading = config.output_pauses_reading.max(config.output_high);
         config.read_bytes_per_turn = config.read_bytes_per_turn.max(1);
@@ -182,6 +291,7 @@ impl<H: Handler> Conns<H> {
             config,
             slab: Slab::new(),
             ready: VecDeque::new(),
+            ready_due: 0,
             dirty: Vec::new(),
             marks: Vec::new(),
             closing: Vec::new(),
@@ -194,11 +304,13 @@ impl<H: Handler> Conns<H> {
     }
 
     /// The connection, while it is open.
+    #[inline]
     pub(crate) fn open(&self, key: Key) -> Option<&Conn<H>> {
         self.slab.get(key).filter(|conn| conn.phase == Phase::Open)
     }
 
     /// The connection, while it is open.
+    #[inline]
     pub(crate) fn open_mut(&mut self, key: Key) -> Option<&mut Conn<H>> {
         self.slab.get_mut(key).filter(|conn| conn.phase == Phase::Open)
     }
@@ -224,16 +336,13 @@ impl<H: Handler> Conns<H> {
     /// Decides that the connection ends. The first reason stands; an abort overrules a graceful close of the same turn.
     pub(crate) fn begin_close(&mut self, key: Key, reason: CloseReason, abort: bool) {
         let Some(conn) = self.slab.get_mut(key) else { return };
-        match &mut conn.phase {
-            Phase::Open => {
-                conn.phase = Phase::Closing { reason, abort };
-                self.closing.push(key);
+        match conn.phase {
+            Phase::Open | Phase::Preface | Phase::Connecting => {
+                conn.phase = if conn.phase == Phase::Connecting { Phase::Cancelled } else { Phase::Closing };
+                conn.aborting = abort;
+                self.closing.push((key, reason));
             }
-            Phase::Connecting => {
-                conn.phase = Phase::Cancelled;
-                self.closing.push(key);
-            }
-            Phase::Closing { abort: aborting, .. } => *aborting |= abort,
+            Phase::Closing => conn.aborting |= abort,
             // A graceful close is what goes on already.
             Phase::Draining | Phase::Lingering if abort => self.doomed.push(key),
             Phase::Cancelled | Phase::Draining | Phase::Lingering => {}

@@ -4,24 +4,29 @@ use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use mio::Poll;
+use rustc_hash::FxHashMap;
 
 use crate::client::ClientState;
 use crate::config::{ClientConfig, LoopConfig, ServiceConfig};
-use crate::conn::Conns;
-use crate::handle::{ConnCommand, Control, Gate, LoopHandle, LoopShared, ServiceSlot, StopRequest};
+use crate::conn::{Conns, Readiness};
+use crate::group::Group;
+use crate::handle::{Adoption, ConnCommand, Control, Gate, LoopHandle, LoopShared, ServiceSlot, StopRequest};
 use crate::handler::Handler;
 use crate::id::{SERVICES_MAX, Token};
 use crate::listener::Listener;
-use crate::loop_core::LoopCore;
+use crate::loop_core::{LoopCore, Timer, TimerKind};
 use crate::reason::PostError;
-use crate::service::{Readiness, Service, ServiceCell, note_panic};
+use crate::service::{ServerShare, Service, ServiceCell, note_panic};
 use crate::stats::{LoopStats, SharedStats};
+use crate::timer::TimerKey;
 use crate::wake::WakeFlag;
+
+/// A task of the loop's own thread.
+type LocalTask = Box<dyn FnOnce(&mut EventLoop)>;
 
 /// What a task is told that tries to run the loop that runs it.
 const INSIDE: &str = "an event loop cannot be run from inside one of its own turns";
@@ -46,8 +51,15 @@ pub struct EventLoop {
     control: Receiver<Control>,
     /// A stop that was asked for and begins when this turn's posts are done, with its deadline.
     stop_asked: Option<Option<Duration>>,
+    /// When, after a stop was asked for, connections are closed.
+    close_at: Option<Instant>,
     /// When, after a stop was asked for, what still lives is aborted.
     stop_at: Option<Instant>,
+    /// The one buffer that all reads of this loop go into.
+    scratch: Vec<u8>,
+    /// Tasks that wait for their time, by the number that is in their timer.
+    tasks: FxHashMap<u64, LocalTask>,
+    tasks_made: u64,
     /// Whether a turn is under way, so that a task cannot begin another inside it.
     turning: bool,
     /// Loop-bound: a raw pointer is neither `Send` nor `Sync`.
@@ -78,6 +90,7 @@ impl EventLoop {
         });
         // Fails only when set already, and this loop is new.
         let _ = shared.thread.set(std::thread::current().id());
+        let scratch_bytes = config.scratch_bytes.max(4096);
         let events = mio::Events::with_capacity(config.events_per_wait.max(16));
         let core = LoopCore::new(config, poll.registry().try_clone()?, shared);
         Ok(Self {
@@ -87,7 +100,11 @@ impl EventLoop {
             core,
             control: receiver,
             stop_asked: None,
+            close_at: None,
             stop_at: None,
+            scratch: vec![0; scratch_bytes],
+            tasks: FxHashMap::default(),
+            tasks_made: 0,
             turning: false,
             _not_send: PhantomData,
         })
@@ -127,21 +144,21 @@ impl EventLoop {
         config: ServiceConfig,
         handler: H,
     ) -> Result<u8, PostError> {
-        self.add_service_with_load(slot, config, handler, Arc::new(AtomicUsize::new(0)))
+        self.add_shared_service(slot, config, handler, ServerShare::default())
     }
 
-    pub(crate) fn add_service_with_load<H: Handler>(
+    pub(crate) fn add_shared_service<H: Handler>(
         &mut self,
         slot: ServiceSlot<H::Post>,
         config: ServiceConfig,
         handler: H,
-        load: Arc<AtomicUsize>,
+        share: ServerShare,
     ) -> Result<u8, PostError> {
         let index = u8::try_from(self.services.len()).ok().filter(|index| usize::from(*index) < SERVICES_MAX);
         let index = index.ok_or(PostError::Full)?;
         let conns = Conns::new(index, config);
         let mut cell =
-            ServiceCell { handler, conns, posts: slot.receiver, listener: None, client: None, load };
+            ServiceCell { handler, conns, posts: slot.receiver, listener: None, client: None, share };
         cell.start(&mut self.core);
         self.services.push(Box::new(cell));
         Ok(index)
@@ -204,37 +221,63 @@ impl EventLoop {
         self.wait(at_most)?;
         self.turning = true;
         self.core.stats.turns += 1;
-        self.core.now = Instant::now();
+        self.core.set_now(Instant::now());
+        self.core.watch.begin(self.core.now);
+        let began = self.core.now;
+        self.each(|service, _, _| service.begin_turn());
         self.run_events();
-        self.each(|service, core| service.run_ready(core));
+        self.each(|service, core, scratch| service.run_ready(core, scratch));
         self.run_control();
         let posts = self.core.config.posts_per_turn.max(1);
-        self.each(|service, core| service.run_posts(core, posts));
+        self.each(|service, core, _| service.run_posts(core, posts));
         if let Some(deadline) = self.stop_asked.take().or_else(|| self.core.shared.stop.take()) {
             self.begin_stop(deadline);
         }
         self.run_timers();
-        self.each(|service, core| service.run_flush(core));
-        self.each(|service, core| service.run_marks(core));
-        self.each(|service, core| service.run_closes(core));
-        self.each(|service, core| service.run_frees(core));
-        if self.stop_at.is_some_and(|at| self.core.now >= at) {
-            self.each(|service, core| service.abort_all(core));
+        self.each(|service, core, scratch| service.run_flush(core, scratch));
+        self.each(|service, core, _| service.run_marks(core));
+        if self.close_at.is_some_and(|at| self.core.now >= at) {
+            self.close_at = None;
+            self.each(|service, _, _| service.close_all());
         }
-        self.core.shared.stats.publish(&self.core.stats);
+        self.each(|service, core, scratch| service.run_closes(core, scratch));
+        self.each(|service, core, _| service.run_frees(core));
+        if self.stop_at.is_some_and(|at| self.core.now >= at) {
+            self.each(|service, core, scratch| service.abort_all(core, scratch));
+        }
+        self.end_turn(began);
         self.turning = false;
         Ok(())
     }
 
-    fn each(&mut self, mut work: impl FnMut(&mut dyn Service, &mut LoopCore)) {
+    /// Looks how long the turn took, and who took it; publishes the counters.
+    fn end_turn(&mut self, began: Instant) {
+        if self.core.watch.has_calls() {
+            let now = Instant::now();
+            let slow = self.core.watch.look(now, self.core.config.slow_callback);
+            if let Some(slow) = slow {
+                self.core.stats.slow_callbacks += 1;
+                slow.report(
+                    self.services.get(usize::from(slow.service)).map_or("loop", |service| service.name()),
+                );
+            }
+            self.core.stats.count_lag(now.saturating_duration_since(began));
+        }
+        self.core.shared.stats.publish(&self.core.stats);
+    }
+
+    fn each(&mut self, mut work: impl FnMut(&mut dyn Service, &mut LoopCore, &mut [u8])) {
         for service in &mut self.services {
-            work(service.as_mut(), &mut self.core);
+            work(service.as_mut(), &mut self.core, &mut self.scratch);
         }
     }
 
     /// Sleeps until there is something to do; not at all while something is in hand.
     fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         let mut timeout = if self.has_work() { Some(Duration::ZERO) } else { self.time_to_sleep(at_most) };
+        if timeout != Some(Duration::ZERO) && !self.core.config.spin.is_zero() && self.spin(timeout)? {
+            return Ok(());
+        }
         if timeout != Some(Duration::ZERO) {
             // Announce the sleep first, look at the queues after: a producer does it the other way round, so one of the two sees the other.
             self.core.shared.flag.prepare_sleep();
@@ -253,8 +296,25 @@ impl EventLoop {
         }
     }
 
+    /// Looks for work again and again for as long as is configured, not beyond `timeout`. Answers whether there is some: then the events are fetched.
+    fn spin(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let began = Instant::now();
+        let spin = timeout.map_or(self.core.config.spin, |timeout| timeout.min(self.core.config.spin));
+        while began.elapsed() < spin {
+            match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => result?,
+            }
+            if !self.events.is_empty() || self.has_posts() {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
+    }
+
     fn time_to_sleep(&self, at_most: Option<Duration>) -> Option<Duration> {
-        let next = [self.core.timers.next_wake(), self.stop_at].into_iter().flatten().min();
+        let next = [self.core.timers.next_wake(), self.close_at, self.stop_at].into_iter().flatten().min();
         // The poll rounds up to its own granularity, so it neither spins nor wakes before the time.
         let until = next.map(|at| at.saturating_duration_since(Instant::now()));
         [until, at_most].into_iter().flatten().min()
@@ -273,7 +333,7 @@ impl EventLoop {
     }
 
     fn run_events(&mut self) {
-        let Self { events, services, core, .. } = self;
+        let Self { events, services, core, scratch, .. } = self;
         for event in events.iter() {
             if event.token() == Token::WAKER {
                 core.stats.wakeups += 1;
@@ -288,7 +348,7 @@ impl EventLoop {
                 error: event.is_error() || event.is_write_closed(),
             };
             if let Some(service) = services.get_mut(usize::from(token.service)) {
-                service.on_event(core, token, readiness);
+                service.on_event(core, scratch, token, readiness);
             }
         }
         events.clear();
@@ -312,8 +372,16 @@ impl EventLoop {
                     None => core.stats.stale_sends += u64::from(matches!(command, ConnCommand::Send(_))),
                 }
             }
-            Control::Adopt(service, stream, peer) => {
+            Control::Adopt(adoption) => {
+                let Adoption { service, stream, peer } = *adoption;
                 self.with_service(service, |service, core| service.adopt(core, stream, peer));
+            }
+            Control::Group(group, bytes) => self.send_group(&group, &bytes),
+            Control::Later(delay, task) => {
+                self.run_after(delay, task);
+            }
+            Control::LookedUp(service, attempt, found) => {
+                self.with_service(service, |service, core| service.looked_up(core, attempt, found));
             }
             Control::StopAccepting(service) => {
                 self.with_service(service, |service, _| service.stop_accepting());
@@ -326,7 +394,31 @@ impl EventLoop {
         }
     }
 
-    fn run_task(&mut self, task: crate::handle::Task) {
+    fn send_group(&mut self, group: &Group, bytes: &bytes::Bytes) {
+        let Some(members) = self.core.groups.take(group.id()) else { return };
+        for (service, keys) in &members.by_service {
+            self.with_service(*service, |service, core| service.send_all(core, keys, bytes));
+        }
+        self.core.groups.give_back(group.id(), members);
+    }
+
+    /// Runs `task` after `delay`, rounded up to a millisecond, in a later turn even for a delay of zero. A loop that stops before drops it.
+    pub fn run_after(&mut self, delay: Duration, task: impl FnOnce(&mut Self) + 'static) -> TimerKey {
+        self.tasks_made += 1;
+        self.tasks.insert(self.tasks_made, Box::new(task));
+        let timer = Timer { service: 0, conn: None, kind: TimerKind::Task(self.tasks_made) };
+        self.core.timers.insert(self.core.deadline(delay), timer)
+    }
+
+    /// Takes back a task of [`EventLoop::run_after`]. `false` when it has run or was cancelled.
+    pub fn cancel_task(&mut self, key: TimerKey) -> bool {
+        match self.core.timers.cancel(key).map(|timer| timer.kind) {
+            Some(TimerKind::Task(number)) => self.tasks.remove(&number).is_some(),
+            _ => false,
+        }
+    }
+
+    fn run_task(&mut self, task: impl FnOnce(&mut Self)) {
         let run = std::panic::AssertUnwindSafe(|| task(self));
         if let Err(payload) = std::panic::catch_unwind(run) {
             note_panic(&mut self.core, payload.as_ref());
@@ -335,18 +427,29 @@ impl EventLoop {
 
     fn run_timers(&mut self) {
         self.core.timers.advance(self.core.now);
-        while let Some((key, timer)) = self.core.timers.pop_due() {
-            self.with_service(timer.service, |service, core| service.on_timer(core, key, timer));
+        while let Some((key, timer)) = self.core.timers.pop_due(Timer::period) {
+            match timer.kind {
+                TimerKind::Task(number) => {
+                    if let Some(task) = self.tasks.remove(&number) {
+                        self.run_task(task);
+                    }
+                }
+                _ => self.with_service(timer.service, |service, core| service.on_timer(core, key, timer)),
+            }
         }
     }
 
+    /// The three phases of a stop: from now on nothing is accepted, and handlers are told; after the time for draining connections are closed; at the
+    /// deadline what still lives is aborted.
     fn begin_stop(&mut self, deadline: Option<Duration>) {
         if self.core.stopping {
             return;
         }
         self.core.stopping = true;
-        self.stop_at = Some(self.core.deadline(deadline.unwrap_or(self.core.config.stop_deadline)));
-        self.each(|service, core| service.begin_stop(core));
+        let in_all = deadline.unwrap_or(self.core.config.stop_deadline);
+        self.close_at = Some(self.core.deadline(self.core.config.stop_drain.min(in_all)));
+        self.stop_at = Some(self.core.deadline(in_all));
+        self.each(|service, core, _| service.begin_stop(core));
     }
 
     fn finished(&self) -> bool {
@@ -361,11 +464,11 @@ impl EventLoop {
         while let Ok(command) = self.control.try_recv() {
             self.run_command(command);
         }
-        self.each(|service, core| {
+        self.each(|service, core, scratch| {
             while service.has_posts() {
                 service.run_posts(core, usize::MAX);
             }
-            service.abort_all(core);
+            service.abort_all(core, scratch);
         });
         self.core.shared.stats.publish(&self.core.stats);
     }

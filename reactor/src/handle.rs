@@ -9,9 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::address::Address;
 use crate::event_loop::EventLoop;
+use crate::group::Group;
 use crate::id::ConnId;
 use crate::reason::PostError;
+use crate::resolve::LookUp;
 use crate::stats::{LoopStats, SharedStats};
 use crate::stream::Stream;
 use crate::wake::WakeFlag;
@@ -129,16 +132,30 @@ pub(crate) type Task = Box<dyn FnOnce(&mut EventLoop) + Send>;
 pub(crate) enum Control {
     Task(Task),
     Conn(ConnId, ConnCommand),
-    Adopt(u8, Stream, std::net::SocketAddr),
+    /// Boxed, for it is seldom and would make every command larger.
+    Adopt(Box<Adoption>),
+    /// A message to the members of a group on this loop.
+    Group(Group, Bytes),
+    /// A task that is to run later.
+    Later(Duration, Task),
+    LookedUp(u8, u64, LookUp),
     StopAccepting(u8),
     StopClient(u8),
     Stop(Option<Duration>),
+}
+
+/// A connection on its way from the loop that accepted it to the one that serves it.
+pub(crate) struct Adoption {
+    pub(crate) service: u8,
+    pub(crate) stream: Stream,
+    pub(crate) peer: Address,
 }
 
 /// What another thread can ask of one connection.
 pub(crate) enum ConnCommand {
     Send(Bytes),
     Close(&'static str),
+    Abort(&'static str),
 }
 
 /// A handle on an event loop, for any thread.
@@ -202,16 +219,31 @@ impl LoopHandle {
         ConnHandle { shared: Arc::clone(&self.shared), id }
     }
 
-    /// Hands a connection over, or gives it back.
-    pub(crate) fn adopt(
+    /// Runs `task` on the loop's thread after `delay`, rounded up to a millisecond. A loop that stops before drops it.
+    ///
+    /// # Errors
+    /// Like [`LoopHandle::post`].
+    pub fn post_after<F: FnOnce(&mut EventLoop) + Send + 'static>(
         &self,
-        service: u8,
-        stream: Stream,
-        peer: std::net::SocketAddr,
-    ) -> Result<(), (PostError, Option<Stream>)> {
-        let command = Control::Adopt(service, stream, peer);
+        delay: Duration,
+        task: F,
+    ) -> Result<(), PostError> {
+        self.shared.control(Control::Later(delay, Box::new(task)))
+    }
+
+    pub(crate) fn send_group(&self, group: Group, bytes: Bytes) -> Result<(), PostError> {
+        self.shared.control(Control::Group(group, bytes))
+    }
+
+    pub(crate) fn looked_up(&self, service: u8, attempt: u64, found: LookUp) -> Result<(), PostError> {
+        self.shared.control(Control::LookedUp(service, attempt, found))
+    }
+
+    /// Hands a connection over, or gives it back.
+    pub(crate) fn adopt(&self, adoption: Adoption) -> Result<(), (PostError, Option<Adoption>)> {
+        let command = Control::Adopt(Box::new(adoption));
         self.shared.push(&self.shared.control, command).map_err(|(error, back)| match back {
-            Control::Adopt(_, stream, _) => (error, Some(stream)),
+            Control::Adopt(adoption) => (error, Some(*adoption)),
             _ => (error, None),
         })
     }
@@ -324,6 +356,14 @@ impl ConnHandle {
     /// When the loop's queue is full or the loop has ended.
     pub fn close(&self, why: &'static str) -> Result<(), PostError> {
         self.shared.control(Control::Conn(self.id, ConnCommand::Close(why)))
+    }
+
+    /// Closes the connection at once with a reset; what is unsent is discarded.
+    ///
+    /// # Errors
+    /// When the loop's queue is full or the loop has ended.
+    pub fn abort(&self, why: &'static str) -> Result<(), PostError> {
+        self.shared.control(Control::Conn(self.id, ConnCommand::Abort(why)))
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a user writes: the callbacks of a service.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::codec::{Codec, FrameError};
 use crate::context::Context;
 use crate::id::ConnId;
@@ -10,11 +10,13 @@ use crate::reason::{CloseReason, ConnectError};
 use crate::timer::TimerKey;
 
 /// What is known of a connection when it opens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OpenInfo {
-    /// The other end's address.
-    pub peer: SocketAddr,
+    /// The other end's address: behind a proxy that sends a PROXY header, the client's own.
+    pub peer: Address,
+    /// The proxy's address, when the connection came through one that said for whom.
+    pub proxy: Option<Address>,
     /// Whether this side connected (`true`) or accepted (`false`).
     pub outbound: bool,
 }
@@ -111,7 +113,8 @@ pub trait Handler: Sized + 'static {
         let _ = cx;
     }
 
-    /// The loop begins to stop: every connection is about to be closed with [`CloseReason::LoopStopping`].
+    /// The loop begins to stop: nothing more is accepted, and every connection will be closed with [`CloseReason::LoopStopping`], in this turn, or after the
+    /// time for draining if the loop has one.
     fn on_stop(&mut self, cx: &mut Context<'_, Self>) {
         let _ = cx;
     }

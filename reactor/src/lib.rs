@@ -36,24 +36,33 @@
 //! discards input until the peer closes or the linger timeout passes; closing a socket with unread input would be a reset, which can destroy the last
 //! data on its way. [`Context::abort`] is a reset. Every close has a [`CloseReason`].
 
+mod address;
+mod address_counts;
 mod backoff;
 mod buffer;
 mod client;
+mod closing;
 mod closure;
 pub mod codec;
 mod config;
 mod conn;
 mod context;
 mod event_loop;
+mod group;
 mod handle;
 mod handler;
 mod id;
+mod idle;
 mod input;
+mod link;
 mod listener;
 mod loop_core;
+mod opening;
 mod output;
 mod pool;
+pub mod proxy_protocol;
 mod reason;
+mod resolve;
 mod server;
 mod service;
 mod slab;
@@ -61,23 +70,29 @@ mod stats;
 mod stream;
 mod timer;
 mod wake;
+mod watch;
 
+pub use address::Address;
 pub use backoff::{Backoff, BackoffConfig};
 pub use buffer::Buffer;
 pub use client::TcpClient;
 pub use closure::FrameHandler;
-pub use config::{ClientConfig, LoopConfig, ServiceConfig};
-pub use conn::PauseReason;
+pub use config::{AcceptMode, ClientConfig, Keepalive, LoopConfig, ServiceConfig, SocketOptions};
+pub use conn::{ConnStats, PauseReason};
 pub use context::Context;
 pub use event_loop::EventLoop;
+pub use group::Group;
 pub use handle::{ConnHandle, LoopHandle, ServiceHandle, ServiceSlot};
 pub use handler::{Handler, OpenInfo, TimerFired};
 pub use id::ConnId;
 pub use pool::{EventLoopThreadPool, JoinError};
 pub use reason::{CloseReason, ConnectError, PostError, SendError};
+pub use resolve::{BadEndpoint, Endpoint};
 pub use server::{RunningServer, TcpServer};
 pub use stats::LoopStats;
 pub use timer::TimerKey;
+
+pub use ipnet::IpNet;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

@@ -1,4 +1,4 @@
-//! The accepting half of a server: one listener, handing each connection to the loop with the fewest.
+//! The accepting half of a server: a listening socket, and who gets what it accepts.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::handle::LoopHandle;
+use mio::event::Source as _;
+
+use crate::address::Address;
+use crate::config::AcceptMode;
+use crate::handle::{Adoption, LoopHandle};
 use crate::handler::Handler;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
 use crate::reason::PostError;
@@ -23,9 +27,31 @@ pub(crate) struct Target {
     pub(crate) load: Arc<AtomicUsize>,
 }
 
+/// A bound and listening socket.
+#[derive(Debug)]
+pub(crate) enum ListenSocket {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+impl ListenSocket {
+    fn accept(&self) -> io::Result<(Stream, Address)> {
+        match self {
+            Self::Tcp(tcp) => tcp.accept().map(|(socket, peer)| (Stream::Tcp(socket), peer.into())),
+            Self::Unix(unix) => {
+                unix.accept().map(|(socket, peer)| (Stream::Unix(socket), Address::from_unix(&peer)))
+            }
+        }
+    }
+}
+
 pub(crate) struct Listener {
-    pub(crate) socket: mio::net::TcpListener,
+    socket: ListenSocket,
+    /// Who may get what this listener accepts.
     targets: Vec<Target>,
+    mode: AcceptMode,
+    /// Connections of the server on each of its loops.
+    loads: Arc<[Arc<AtomicUsize>]>,
     /// The queue may hold connections: set by an event, cleared by `EAGAIN` or an error.
     pub(crate) ready: bool,
     /// The last accept failed for want of something; tried again on a timer and whenever a socket closes.
@@ -37,11 +63,18 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn new(socket: mio::net::TcpListener, targets: Vec<Target>) -> Self {
-        // A connection may have come before the registration; the first turn looks.
+    pub(crate) fn new(
+        socket: ListenSocket,
+        targets: Vec<Target>,
+        mode: AcceptMode,
+        loads: Arc<[Arc<AtomicUsize>]>,
+    ) -> Self {
         Self {
             socket,
             targets,
+            mode,
+            loads,
+            // A connection may have come before the registration; the first turn looks.
             ready: true,
             blocked: false,
             retry_set: false,
@@ -50,15 +83,25 @@ impl Listener {
         }
     }
 
-    fn total(&self) -> usize {
-        self.targets.iter().map(|target| target.load.load(Ordering::Relaxed)).sum()
+    pub(crate) fn register(&mut self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {
+        match &mut self.socket {
+            ListenSocket::Tcp(tcp) => tcp.register(registry, token, mio::Interest::READABLE),
+            ListenSocket::Unix(unix) => unix.register(registry, token, mio::Interest::READABLE),
+        }
     }
 
-    /// The loop with the fewest connections; equal ones take turns.
+    fn total(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The next loop in turn, or the one with the fewest connections, where equal ones take turns.
     fn choose(&mut self) -> Option<usize> {
         self.turn = self.turn.wrapping_add(1);
         let count = self.targets.len();
         let start = self.turn.checked_rem(count)?;
+        if self.mode == AcceptMode::RoundRobin {
+            return Some(start);
+        }
         (0..count)
             .map(|at| (start + at) % count)
             .min_by_key(|at| self.targets.get(*at).map(|target| target.load.load(Ordering::Relaxed)))
@@ -72,6 +115,19 @@ impl Listener {
         let shed = self.socket.accept().is_ok();
         self.reserve = open_reserve();
         shed
+    }
+}
+
+impl Drop for Listener {
+    /// Nobody answers at a Unix socket's path any more, so it goes.
+    fn drop(&mut self) {
+        if let ListenSocket::Unix(unix) = &self.socket
+            && let Ok(address) = unix.local_addr()
+            && let Some(path) = address.as_pathname()
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            log::debug!("cannot remove {}: {error}", path.display());
+        }
     }
 }
 
@@ -91,7 +147,7 @@ impl<H: Handler> ServiceCell<H> {
         let Some(mut listener) = self.listener.take() else { return };
         for _ in 0..self.conns.config.accepts_per_turn {
             match listener.socket.accept() {
-                Ok((socket, peer)) => self.hand_off(core, &mut listener, socket, peer),
+                Ok((stream, peer)) => self.hand_off(core, &mut listener, stream, peer),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => {
                         listener.ready = false;
@@ -109,28 +165,22 @@ impl<H: Handler> ServiceCell<H> {
         self.listener = Some(listener);
     }
 
-    fn hand_off(
-        &mut self,
-        core: &mut LoopCore,
-        listener: &mut Listener,
-        socket: mio::net::TcpStream,
-        peer: std::net::SocketAddr,
-    ) {
+    fn hand_off(&mut self, core: &mut LoopCore, listener: &mut Listener, stream: Stream, peer: Address) {
         core.stats.accepted += 1;
         if listener.total() >= self.conns.config.connections_max {
             core.stats.shed += 1;
             log::debug!("{}: {peer} is one connection too many", self.handler.name());
             return;
         }
-        let mut stream = Some(Stream::Tcp(socket));
-        while let Some(back) = stream.take() {
+        let mut waiting = Some((stream, peer));
+        while let Some((stream, peer)) = waiting.take() {
             let Some(at) = listener.choose() else { break };
             let Some(target) = listener.targets.get(at) else { break };
             target.load.fetch_add(1, Ordering::Relaxed);
             if target.handle.index() == core.index && target.service == self.conns.service {
-                return self.open(core, back, peer);
+                return self.open(core, stream, peer);
             }
-            match target.handle.adopt(target.service, back, peer) {
+            match target.handle.adopt(Adoption { service: target.service, stream, peer }) {
                 Ok(()) => return,
                 Err((error, back)) => {
                     target.load.fetch_sub(1, Ordering::Relaxed);
@@ -139,7 +189,7 @@ impl<H: Handler> ServiceCell<H> {
                     // A loop that has ended would be the one with the fewest for ever; the others take its share.
                     if error == PostError::Stopped {
                         listener.targets.remove(at);
-                        stream = back;
+                        waiting = back.map(|adoption| (adoption.stream, adoption.peer));
                     }
                 }
             }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::{Buffer, OutputQueue};
 use crate::config::LoopConfig;
+use crate::group::Groups;
 use crate::handle::{LoopHandle, LoopShared};
 use crate::slab::Key;
 use crate::stats::LoopStats;
 use crate::timer::{TimerKey, TimerWheel};
+use crate::watch::Watch;
 
 /// Buffers kept for the next connection that needs one. Enough for a turn's worth of busy connections; the memory of a passing crowd is given back.
 const POOLED_MAX: usize = 256;
@@ -19,16 +21,22 @@ const POOLED_MAX: usize = 256;
 pub(crate) enum TimerKind {
     /// The handler's own, with its number.
     User(u64),
+    /// The handler's own that fires again and again.
+    Every { token: u64, every_ms: u32 },
     /// A frame must be whole by now.
     Frame,
     /// The peer must have taken something by now.
     Stall,
-    /// A connect or a linger must be over by now.
+    /// Bytes must have moved by now.
+    Idle,
+    /// A connect, a preface or a linger must be over by now.
     Life,
     /// Accepting is tried again after an error.
     AcceptRetry,
     /// The client tries to connect again.
     Reconnect,
+    /// A task of the loop's own, with its number.
+    Task(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +46,26 @@ pub(crate) struct Timer {
     pub(crate) kind: TimerKind,
 }
 
+impl Timer {
+    /// After what time it fires again, if it does.
+    pub(crate) const fn period(&self) -> Option<Duration> {
+        match self.kind {
+            TimerKind::Every { every_ms, .. } => Some(Duration::from_millis(every_ms as u64)),
+            _ => None,
+        }
+    }
+}
+
 pub(crate) struct LoopCore {
     pub(crate) index: u16,
     pub(crate) config: LoopConfig,
     pub(crate) registry: mio::Registry,
     /// The time of this turn: read once after the wait.
     pub(crate) now: Instant,
+    /// The same in milliseconds since the loop was made; wraps after 49 days, so only differences mean something.
+    pub(crate) now_ms: u32,
+    origin: Instant,
     pub(crate) timers: TimerWheel<Timer>,
-    /// The one buffer that all reads of this loop go into. Empty only while a read's bytes are being served.
-    pub(crate) scratch: Vec<u8>,
     #[expect(clippy::vec_box, reason = "the boxes themselves move between pool and connections")]
     inputs: Vec<Box<Buffer>>,
     #[expect(clippy::vec_box, reason = "the boxes themselves move between pool and connections")]
@@ -55,6 +74,9 @@ pub(crate) struct LoopCore {
     pub(crate) rng: fastrand::Rng,
     pub(crate) shared: Arc<LoopShared>,
     pub(crate) stopping: bool,
+    /// Who is a member of which group, as far as they live on this loop.
+    pub(crate) groups: Groups,
+    pub(crate) watch: Watch,
     /// Loop-bound, and so is every `Context`: a raw pointer is neither `Send` nor `Sync`.
     not_send: PhantomData<*const ()>,
 }
@@ -66,8 +88,9 @@ impl LoopCore {
             index: shared.index,
             registry,
             now,
+            now_ms: 0,
+            origin: now,
             timers: TimerWheel::new(now),
-            scratch: vec![0; config.scratch_bytes.max(4096)],
             config,
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -75,8 +98,26 @@ impl LoopCore {
             rng: fastrand::Rng::new(),
             shared,
             stopping: false,
+            groups: Groups::default(),
+            watch: Watch::new(now),
             not_send: PhantomData,
         }
+    }
+
+    /// The turn's time.
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        self.now = now;
+        let since = now.saturating_duration_since(self.origin).as_millis();
+        #[expect(clippy::cast_possible_truncation, reason = "wraps on purpose")]
+        {
+            self.now_ms = since as u32;
+        }
+    }
+
+    /// The time that `ms`, a time of this loop in milliseconds, stands for.
+    pub(crate) fn instant_of(&self, ms: u32) -> Instant {
+        let age = Duration::from_millis(u64::from(self.now_ms.wrapping_sub(ms)));
+        self.now.checked_sub(age).unwrap_or(self.origin)
     }
 
     /// The time `delay` after this turn's; a century for delays that no clock can hold.
@@ -99,13 +140,17 @@ impl LoopCore {
         }
     }
 
+    #[inline]
     pub(crate) fn take_output(&mut self) -> Box<OutputQueue> {
         self.outputs.pop().unwrap_or_default()
     }
 
+    #[inline]
     pub(crate) fn give_output(&mut self, mut queue: Box<OutputQueue>) {
         if self.outputs.len() < POOLED_MAX && queue.reusable() {
-            queue.clear();
+            if !queue.is_empty() {
+                queue.clear();
+            }
             self.outputs.push(queue);
         }
     }

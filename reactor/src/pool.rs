@@ -1,6 +1,7 @@
 //! A pool of event loops, one per thread.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crate::config::LoopConfig;
@@ -34,6 +35,8 @@ pub enum JoinError {
 #[derive(Debug)]
 pub struct EventLoopThreadPool {
     handles: Vec<LoopHandle>,
+    /// How many loops [`EventLoopThreadPool::next`] has given.
+    given: AtomicUsize,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -44,11 +47,12 @@ impl EventLoopThreadPool {
     /// When a thread or a loop cannot be made; those that were made are stopped again.
     #[expect(clippy::needless_pass_by_value, reason = "a configuration is made for the call")]
     pub fn start(loops: u16, config: LoopConfig) -> io::Result<Self> {
-        let mut pool = Self { handles: Vec::new(), threads: Vec::new() };
+        let mut pool = Self { handles: Vec::new(), given: AtomicUsize::new(0), threads: Vec::new() };
         for index in 0..loops.max(1) {
             let (tell, told) = crossbeam_channel::bounded(1);
             let config = config.clone();
             let thread = std::thread::Builder::new().name(format!("io-{index}")).spawn(move || {
+                pin(&config.pin_to_cpus, index);
                 let mut event_loop = match EventLoop::with_index(config, index) {
                     Ok(event_loop) => event_loop,
                     Err(error) => {
@@ -70,6 +74,27 @@ impl EventLoopThreadPool {
     #[must_use]
     pub fn handles(&self) -> &[LoopHandle] {
         &self.handles
+    }
+
+    /// The next loop in turn.
+    #[must_use]
+    pub fn next(&self) -> &LoopHandle {
+        self.by_hash(self.given.fetch_add(1, Ordering::Relaxed) as u64)
+    }
+
+    /// The loop that a number stands for: the same number always gives the same loop.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "a pool has at least one loop")]
+    #[expect(clippy::cast_possible_truncation, reason = "less than the number of loops")]
+    pub fn by_hash(&self, hash: u64) -> &LoopHandle {
+        &self.handles[(hash % self.handles.len() as u64) as usize]
+    }
+
+    /// The loop with the fewest connections, as they stood at the end of its last turn.
+    #[must_use]
+    pub fn least_loaded(&self) -> &LoopHandle {
+        let least = self.handles.iter().min_by_key(|handle| handle.stats().connections());
+        least.unwrap_or_else(|| self.by_hash(0))
     }
 
     /// A service slot on every loop (see [`LoopHandle::service_slot`]).
@@ -103,6 +128,23 @@ impl EventLoopThreadPool {
         }
         first
     }
+}
+
+/// Pins the calling thread to the processor for the loop of this index, if there is one. A processor that does not exist is no reason not to serve.
+fn pin(cpus: &[usize], index: u16) {
+    let Some(cpu) = usize::from(index).checked_rem(cpus.len()).and_then(|at| cpus.get(at)) else { return };
+    #[cfg(target_os = "linux")]
+    {
+        let mut set = rustix::thread::CpuSet::new();
+        if *cpu < rustix::thread::CpuSet::MAX_CPU {
+            set.set(*cpu);
+        }
+        if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+            log::warn!("loop {index} cannot be pinned to processor {cpu}: {error}");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    log::warn!("loop {index} cannot be pinned to processor {cpu} on this system");
 }
 
 impl Drop for EventLoopThreadPool {

@@ -22,6 +22,10 @@ pub enum CloseReason {
     WriteStalled,
     /// More unsent output piled up than the hard limit allows.
     OutputLimit,
+    /// A frame came more slowly than the least rate that is allowed.
+    FrameTooSlow,
+    /// Nothing came, or nothing went, for the idle timeout.
+    Idle,
     /// A handler panicked while serving this connection.
     HandlerPanicked,
     /// The loop is stopping.
@@ -32,7 +36,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The names under which closes are counted, in the order of [`CloseReason::index`].
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 12] = [
         "peer_closed",
         "peer_reset",
         "local",
@@ -43,6 +47,8 @@ impl CloseReason {
         "handler_panicked",
         "loop_stopping",
         "io",
+        "frame_too_slow",
+        "idle",
     ];
 
     /// The place of this reason in [`CloseReason::LABELS`].
@@ -59,6 +65,8 @@ impl CloseReason {
             Self::HandlerPanicked => 7,
             Self::LoopStopping => 8,
             Self::Io(_) => 9,
+            Self::FrameTooSlow => 10,
+            Self::Idle => 11,
         }
     }
 
@@ -84,6 +92,8 @@ impl std::fmt::Display for CloseReason {
             Self::OutputLimit => f.write_str("too much unsent output"),
             Self::HandlerPanicked => f.write_str("a handler panicked"),
             Self::LoopStopping => f.write_str("the loop is stopping"),
+            Self::FrameTooSlow => f.write_str("a frame came too slowly"),
+            Self::Idle => f.write_str("idle for too long"),
             Self::Io(kind) => write!(f, "I/O error: {kind}"),
         }
     }
@@ -128,6 +138,17 @@ pub enum ConnectError {
         /// The error's text, for people.
         message: String,
     },
+    /// The name of the host could not be looked up.
+    #[error("cannot look up {name}: {message}")]
+    Lookup {
+        /// The name.
+        name: String,
+        /// What the system says.
+        message: String,
+    },
+    /// The client has no endpoint to connect to.
+    #[error("there is no address to connect to")]
+    NoAddress,
     /// The loop holds as many connections as it can.
     #[error("no room for another connection")]
     Full,
@@ -186,6 +207,8 @@ mod tests {
             CloseReason::HandlerPanicked,
             CloseReason::LoopStopping,
             CloseReason::Io(io::ErrorKind::Other),
+            CloseReason::FrameTooSlow,
+            CloseReason::Idle,
         ];
         let mut places: Vec<_> = reasons.iter().map(|reason| reason.index()).collect();
         places.dedup();

@@ -1,57 +1,67 @@
 //! A service on a loop: its handler, its connections and its queue, behind one dynamic call per event.
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
+use bytes::Bytes;
 use crossbeam_channel::Receiver;
+use rustc_hash::FxHashSet;
 
+use crate::address::Address;
+use crate::address_counts::AddressCounts;
 use crate::client::ClientState;
-use crate::conn::{Conn, Conns, Phase};
+use crate::conn::{Conns, Phase, Readiness};
 use crate::context::Context;
 use crate::handle::ConnCommand;
-use crate::handler::{Handler, OpenInfo, TimerFired};
+use crate::handler::{Handler, TimerFired};
 use crate::id::{ConnId, Token};
 use crate::listener::Listener;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
-use crate::reason::{CloseReason, ConnectError};
+use crate::reason::CloseReason;
+use crate::resolve::LookUp;
 use crate::slab::Key;
 use crate::stream::Stream;
 use crate::timer::TimerKey;
+use crate::watch::What;
 
-/// What an event says, from mio's flags.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Readiness {
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-    /// The peer shut down its writing side, or all.
-    pub(crate) read_closed: bool,
-    pub(crate) error: bool,
-}
-
-/// What the loop calls. The phases of a turn are its methods, in the order of a turn.
+/// What the loop calls. The phases of a turn are its methods, in the order of a turn. `scratch` is the loop's one read buffer.
 pub(crate) trait Service {
-    fn on_event(&mut self, core: &mut LoopCore, token: Token, readiness: Readiness);
-    fn run_ready(&mut self, core: &mut LoopCore);
+    fn name(&self) -> &'static str;
+    fn begin_turn(&mut self);
+    fn on_event(&mut self, core: &mut LoopCore, scratch: &mut [u8], token: Token, readiness: Readiness);
+    fn run_ready(&mut self, core: &mut LoopCore, scratch: &mut [u8]);
     fn run_posts(&mut self, core: &mut LoopCore, at_most: usize);
     fn on_timer(&mut self, core: &mut LoopCore, key: TimerKey, timer: Timer);
-    fn run_flush(&mut self, core: &mut LoopCore);
+    fn run_flush(&mut self, core: &mut LoopCore, scratch: &mut [u8]);
     fn run_marks(&mut self, core: &mut LoopCore);
-    fn run_closes(&mut self, core: &mut LoopCore);
+    fn run_closes(&mut self, core: &mut LoopCore, scratch: &mut [u8]);
     fn run_frees(&mut self, core: &mut LoopCore);
     fn has_work(&self) -> bool;
     fn has_posts(&self) -> bool;
     fn connections(&self) -> usize;
     fn start(&mut self, core: &mut LoopCore);
     fn command(&mut self, core: &mut LoopCore, id: ConnId, command: ConnCommand);
-    fn adopt(&mut self, core: &mut LoopCore, stream: Stream, peer: SocketAddr);
+    fn send_all(&mut self, core: &mut LoopCore, keys: &FxHashSet<Key>, bytes: &Bytes);
+    fn adopt(&mut self, core: &mut LoopCore, stream: Stream, peer: Address);
     fn listen(&mut self, core: &mut LoopCore, listener: Listener) -> std::io::Result<()>;
     fn stop_accepting(&mut self);
     fn begin_client(&mut self, core: &mut LoopCore, client: ClientState);
+    fn looked_up(&mut self, core: &mut LoopCore, attempt: u64, found: LookUp);
     fn stop_client(&mut self, core: &mut LoopCore);
     fn begin_stop(&mut self, core: &mut LoopCore);
-    fn abort_all(&mut self, core: &mut LoopCore);
+    fn close_all(&mut self);
+    fn abort_all(&mut self, core: &mut LoopCore, scratch: &mut [u8]);
+}
+
+/// What the services of one server share over all its loops.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServerShare {
+    /// Connections of this service on this loop, as the acceptor sees them: it counts up at the hand-off, the service down when a slot is freed.
+    pub(crate) load: Arc<AtomicUsize>,
+    /// Where there is a limit per address: the connections by address, over all loops.
+    pub(crate) addresses: Option<Arc<AddressCounts>>,
 }
 
 pub(crate) struct ServiceCell<H: Handler> {
@@ -60,11 +70,11 @@ pub(crate) struct ServiceCell<H: Handler> {
     pub(crate) posts: Receiver<H::Post>,
     pub(crate) listener: Option<Listener>,
     pub(crate) client: Option<ClientState>,
-    /// Connections of this service on this loop, as the acceptor sees them: it counts up at the hand-off, the service down when a slot is freed.
-    pub(crate) load: Arc<AtomicUsize>,
+    pub(crate) share: ServerShare,
 }
 
 /// Runs a callback. A panic in it is caught and counted; the answer says whether it returned.
+#[inline]
 pub(crate) fn guarded<R>(core: &mut LoopCore, callback: impl FnOnce(&mut LoopCore) -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(|| callback(core))) {
         Ok(result) => Some(result),
@@ -76,6 +86,7 @@ pub(crate) fn guarded<R>(core: &mut LoopCore, callback: impl FnOnce(&mut LoopCor
 }
 
 /// Counts and logs a panic that was caught.
+#[cold]
 pub(crate) fn note_panic(core: &mut LoopCore, payload: &(dyn std::any::Any + Send)) {
     core.stats.panics += 1;
     let text = payload.downcast_ref::<&str>().copied();
@@ -88,10 +99,13 @@ impl<H: Handler> ServiceCell<H> {
     pub(crate) fn call<R>(
         &mut self,
         core: &mut LoopCore,
+        what: What,
         callback: impl FnOnce(&mut H, &mut Context<'_, H>) -> R,
     ) -> Option<R> {
         let Self { handler, conns, client, .. } = self;
-        guarded(core, |core| callback(handler, &mut Context { conns, core, client }))
+        let result = guarded(core, |core| callback(handler, &mut Context { conns, core, client }));
+        self.watch(core, what);
+        result
     }
 
     /// Like [`ServiceCell::call`], for a connection: it is aborted when the callback panics.
@@ -99,185 +113,100 @@ impl<H: Handler> ServiceCell<H> {
         &mut self,
         core: &mut LoopCore,
         key: Key,
+        what: What,
         callback: impl FnOnce(&mut H, &mut Context<'_, H>) -> R,
     ) -> Option<R> {
-        let result = self.call(core, callback);
+        let result = self.call(core, what, callback);
         if result.is_none() {
             self.conns.begin_close(key, CloseReason::HandlerPanicked, true);
         }
         result
     }
 
-    /// Takes a connected stream in: a slot, one registration for good, `on_open`.
-    pub(crate) fn open(&mut self, core: &mut LoopCore, stream: Stream, peer: SocketAddr) {
-        if self.conns.config.no_delay
-            && let Err(error) = stream.set_no_delay(true)
+    /// Counts a callback that returned, and looks at the clock now and then.
+    #[inline]
+    pub(crate) fn watch(&self, core: &mut LoopCore, what: What) {
+        if core.watch.called(self.conns.service, what) {
+            self.look_at_clock(core);
+        }
+    }
+
+    #[cold]
+    fn look_at_clock(&self, core: &mut LoopCore) {
+        if core.config.slow_callback.is_some()
+            && let Some(slow) = core.watch.look(Instant::now(), core.config.slow_callback)
         {
-            log::debug!("cannot set TCP_NODELAY for {peer}: {error}");
-        }
-        let key = guarded(core, |_| self.handler.codec())
-            .and_then(|codec| self.conns.slab.insert(Conn::new(stream, peer, codec, Phase::Open)).ok());
-        let Some(key) = key else {
-            core.stats.shed += 1;
-            self.load.fetch_sub(1, Ordering::Relaxed);
-            return;
-        };
-        let token = Token { service: self.conns.service, key }.to_mio();
-        let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        let registered = match self.conns.slab.get_mut(key) {
-            Some(conn) => core.registry.register(&mut conn.stream, token, interests),
-            None => return,
-        };
-        if let Err(error) = registered {
-            log::warn!("cannot register the connection of {peer}: {error}");
-            self.conns.slab.remove(key);
-            core.stats.shed += 1;
-            self.load.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        self.opened(core, key, OpenInfo { peer, outbound: false });
-    }
-
-    /// Tells the handler of an open connection and keeps the state that it returns.
-    pub(crate) fn opened(&mut self, core: &mut LoopCore, key: Key, info: OpenInfo) {
-        core.stats.opened += 1;
-        let id = self.conns.id(core, key);
-        let state = self.call_for(core, key, |handler, cx| handler.on_open(cx, id, &info));
-        if let (Some(state), Some(conn)) = (state, self.conns.slab.get_mut(key)) {
-            conn.user = Some(state);
+            core.stats.slow_callbacks += 1;
+            slow.report(self.handler.name());
         }
     }
 
-    fn finish_connect(&mut self, core: &mut LoopCore, key: Key, readiness: Readiness) {
-        let Some(conn) = self.conns.slab.get_mut(key) else { return };
-        let error = match conn.stream.take_error() {
-            Ok(None) => None,
-            Ok(Some(error)) | Err(error) => Some(ConnectError::from(error)),
-        };
-        if let Some(error) = error {
-            return self.connect_failed(core, key, error);
-        }
-        // Writable without error is not yet connected: only a peer address proves it.
-        let peer = match conn.stream.peer_addr() {
-            Ok(peer) => peer,
-            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return,
-            Err(error) => return self.connect_failed(core, key, error.into()),
-        };
-        if conn.stream.local_addr().is_ok_and(|local| local == peer) {
-            return self.connect_failed(core, key, ConnectError::SelfConnect);
-        }
-        if self.conns.config.no_delay
-            && let Err(error) = conn.stream.set_no_delay(true)
-        {
-            log::debug!("cannot set TCP_NODELAY for {peer}: {error}");
-        }
-        conn.phase = Phase::Open;
-        conn.peer = peer;
-        conn.writable = true;
-        conn.readable = readiness.readable || readiness.read_closed;
-        conn.hang_up = readiness.read_closed || readiness.error;
-        conn.failed = readiness.error;
-        core.cancel(&mut conn.life_timer);
-        self.load.fetch_add(1, Ordering::Relaxed);
-        if let Some(client) = &mut self.client {
-            client.connected(core.now, key);
-        }
-        self.opened(core, key, OpenInfo { peer, outbound: true });
-        self.conns.list_ready(key);
-    }
-
-    /// The one end of an attempt that did not become a connection.
-    pub(crate) fn connect_failed(&mut self, core: &mut LoopCore, key: Key, error: ConnectError) {
-        let id = self.conns.id(core, key);
-        if let Some(mut conn) = self.conns.slab.remove(key) {
-            conn.cancel_timers(core);
-        }
-        self.attempt_failed(core, Some(key), id, error);
-    }
-
-    pub(crate) fn on_life_timer(&mut self, core: &mut LoopCore, key: Key) {
-        let Some(conn) = self.conns.slab.get_mut(key) else { return };
-        conn.life_timer = None;
-        match conn.phase {
-            Phase::Connecting => self.connect_failed(core, key, ConnectError::Timeout),
-            Phase::Draining | Phase::Lingering => self.conns.doomed.push(key),
-            Phase::Cancelled | Phase::Open | Phase::Closing { .. } => {}
-        }
-    }
-
-    /// Notes what an event says. The reading is done when all events are noted, so that each connection is served once per turn, whatever it has.
-    fn on_conn_event(&mut self, core: &mut LoopCore, key: Key, readiness: Readiness) {
-        let Some(conn) = self.conns.slab.get_mut(key) else {
-            core.stats.stale_events += 1;
-            return;
-        };
-        if conn.phase == Phase::Connecting {
-            return self.finish_connect(core, key, readiness);
-        }
-        if readiness.readable || readiness.read_closed || readiness.error {
-            conn.readable = true;
-        }
-        if readiness.read_closed || readiness.error {
-            conn.hang_up = true;
-        }
-        conn.failed |= readiness.error;
-        if readiness.writable || readiness.error {
-            conn.writable = true;
-            if conn.output.is_some() {
-                self.conns.list_dirty(key);
-            }
-        }
-        if readiness.readable || readiness.read_closed || readiness.error {
-            self.conns.list_ready(key);
-        }
-    }
-
+    /// What the loop's timers are for, when they are for a connection.
     fn on_conn_timer(&mut self, core: &mut LoopCore, timer_key: TimerKey, key: Key, kind: TimerKind) {
         match kind {
             TimerKind::User(token) => {
                 if let Some(conn) = self.conns.open_mut(key) {
-                    conn.user_timers.retain(|timer| *timer != timer_key);
+                    conn.forget_timer(timer_key);
                     let fired = TimerFired { key: timer_key, conn: Some(self.conns.id(core, key)), token };
-                    self.call_for(core, key, |handler, cx| handler.on_timer(cx, fired));
+                    self.call_for(core, key, What::Timer, |handler, cx| handler.on_timer(cx, fired));
                 }
             }
-            TimerKind::Frame => {
-                if let Some(conn) = self.conns.open_mut(key) {
-                    conn.frame_timer = None;
-                    if conn.paused() {
-                        // It is us who do not read the rest. The codec is asked again when reading goes on, and the time begins anew.
-                        conn.undecoded = true;
-                    } else {
-                        self.conns.begin_close(key, CloseReason::FrameDeadline, false);
-                    }
-                }
-            }
+            TimerKind::Frame => self.on_frame_timer(core, key),
             TimerKind::Stall => self.on_stall_timer(core, key),
+            TimerKind::Idle => self.on_idle_timer(core, key),
             TimerKind::Life => self.on_life_timer(core, key),
-            TimerKind::AcceptRetry | TimerKind::Reconnect => {}
+            TimerKind::Every { .. } | TimerKind::AcceptRetry | TimerKind::Reconnect | TimerKind::Task(_) => {}
+        }
+    }
+
+    /// Serves a connection's input, and writes what that made it send while the bytes are still in the cache; a panic on the way is its end.
+    #[inline]
+    fn serve_input(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
+        if guarded(core, |core| self.drive(core, scratch, key)).is_none() {
+            self.conns.begin_close(key, CloseReason::HandlerPanicked, true);
+        }
+        self.watch(core, What::Input);
+        // Not where it sent to others after itself: they may send to it in this turn too, and a turn's messages are to leave in one write.
+        if self.conns.dirty.last() == Some(&key) {
+            self.conns.dirty.pop();
+            self.flush(core, scratch, key);
         }
     }
 }
 
 impl<H: Handler> Service for ServiceCell<H> {
-    fn on_event(&mut self, core: &mut LoopCore, token: Token, readiness: Readiness) {
-        if token.is_listener() {
-            // Accepted when the events are done, once per turn.
-            if let Some(listener) = &mut self.listener {
-                listener.ready = true;
-            }
-        } else {
-            self.on_conn_event(core, token.key, readiness);
+    fn name(&self) -> &'static str {
+        self.handler.name()
+    }
+
+    fn begin_turn(&mut self) {
+        self.conns.ready_due = self.conns.ready.len();
+    }
+
+    fn on_event(&mut self, core: &mut LoopCore, scratch: &mut [u8], token: Token, readiness: Readiness) {
+        let Some(conn) = self.conns.slab.get_mut(token.key) else {
+            return self.on_other_event(core, token);
+        };
+        if conn.phase == Phase::Connecting {
+            return self.finish_connect(core, token.key, readiness);
+        }
+        conn.note(readiness);
+        if conn.writable && conn.output.is_some() && !conn.in_dirty {
+            conn.in_dirty = true;
+            self.conns.dirty.push(token.key);
+        }
+        // Who is on the ready list is served from there, so that each connection is served once per turn, whatever it has.
+        if conn.readable && !conn.in_ready {
+            self.serve_input(core, scratch, token.key);
         }
     }
 
-    fn run_ready(&mut self, core: &mut LoopCore) {
-        // Who is put on the list again by this pass waits for the next turn.
-        for _ in 0..self.conns.ready.len() {
+    fn run_ready(&mut self, core: &mut LoopCore, scratch: &mut [u8]) {
+        for _ in 0..std::mem::take(&mut self.conns.ready_due) {
             let Some(key) = self.conns.ready.pop_front() else { break };
             if let Some(conn) = self.conns.slab.get_mut(key) {
                 conn.in_ready = false;
-                self.drive(core, key);
+                self.serve_input(core, scratch, key);
             }
         }
         if self.listener.as_ref().is_some_and(|listener| listener.ready) {
@@ -289,7 +218,7 @@ impl<H: Handler> Service for ServiceCell<H> {
         for _ in 0..at_most {
             let Ok(post) = self.posts.try_recv() else { break };
             core.stats.posts += 1;
-            self.call(core, |handler, cx| handler.on_post(cx, post));
+            self.call(core, What::Post, |handler, cx| handler.on_post(cx, post));
         }
     }
 
@@ -297,23 +226,23 @@ impl<H: Handler> Service for ServiceCell<H> {
         core.stats.timers += 1;
         match (timer.conn, timer.kind) {
             (Some(key), kind) => self.on_conn_timer(core, timer_key, key, kind),
-            (None, TimerKind::User(token)) => {
+            (None, TimerKind::User(token) | TimerKind::Every { token, .. }) => {
                 let fired = TimerFired { key: timer_key, conn: None, token };
-                self.call(core, |handler, cx| handler.on_timer(cx, fired));
+                self.call(core, What::Timer, |handler, cx| handler.on_timer(cx, fired));
             }
             (None, TimerKind::AcceptRetry) => self.retry_accept(),
-            (None, TimerKind::Reconnect) => self.reconnect(core),
-            (None, TimerKind::Frame | TimerKind::Stall | TimerKind::Life) => {}
+            (None, TimerKind::Reconnect) => self.on_reconnect_timer(core),
+            (None, _) => {}
         }
     }
 
-    fn run_flush(&mut self, core: &mut LoopCore) {
+    fn run_flush(&mut self, core: &mut LoopCore, scratch: &mut [u8]) {
+        if self.conns.dirty.is_empty() {
+            return;
+        }
         let mut dirty = std::mem::take(&mut self.conns.dirty);
         for key in dirty.drain(..) {
-            if let Some(conn) = self.conns.slab.get_mut(key) {
-                conn.in_dirty = false;
-                self.flush(core, key);
-            }
+            self.flush(core, scratch, key);
         }
         // The list keeps its memory, and whoever came onto it meanwhile.
         dirty.append(&mut self.conns.dirty);
@@ -321,6 +250,9 @@ impl<H: Handler> Service for ServiceCell<H> {
     }
 
     fn run_marks(&mut self, core: &mut LoopCore) {
+        if self.conns.marks.is_empty() {
+            return;
+        }
         let mut marks = std::mem::take(&mut self.conns.marks);
         for key in marks.drain(..) {
             self.settle_marks(core, key);
@@ -330,11 +262,11 @@ impl<H: Handler> Service for ServiceCell<H> {
         self.conns.marks = marks;
     }
 
-    fn run_closes(&mut self, core: &mut LoopCore) {
+    fn run_closes(&mut self, core: &mut LoopCore, scratch: &mut [u8]) {
         // A handler's `on_close` may close others: they are done in the same phase. It ends, for each connection closes once.
         while !self.conns.closing.is_empty() {
-            for key in std::mem::take(&mut self.conns.closing) {
-                self.finish_close(core, key);
+            for (key, reason) in std::mem::take(&mut self.conns.closing) {
+                self.finish_close(core, scratch, key, reason);
             }
         }
     }
@@ -358,22 +290,35 @@ impl<H: Handler> Service for ServiceCell<H> {
     }
 
     fn start(&mut self, core: &mut LoopCore) {
-        self.call(core, |handler, cx| handler.on_start(cx));
+        self.call(core, What::Start, |handler, cx| handler.on_start(cx));
     }
 
     fn command(&mut self, core: &mut LoopCore, id: ConnId, command: ConnCommand) {
-        self.call(core, |_, cx| match command {
+        let Self { conns, client, .. } = self;
+        let mut cx = Context::<H> { conns, core, client };
+        match command {
             ConnCommand::Send(bytes) => {
                 // A send that finds nobody is counted there; the sender on the other thread cannot be told any more.
                 let _ = cx.send_bytes(id, bytes);
             }
             ConnCommand::Close(why) => cx.close(id, CloseReason::Local(why)),
-        });
+            ConnCommand::Abort(why) => cx.abort(id, CloseReason::Local(why)),
+        }
     }
 
-    fn adopt(&mut self, core: &mut LoopCore, stream: Stream, peer: SocketAddr) {
+    fn send_all(&mut self, core: &mut LoopCore, keys: &FxHashSet<Key>, bytes: &Bytes) {
+        let Self { conns, client, .. } = self;
+        let mut cx = Context::<H> { conns, core, client };
+        for key in keys {
+            let id = cx.conns.id(cx.core, *key);
+            // A member that closes leaves the group; one that is too far behind is closed for it.
+            let _ = cx.send_bytes(id, bytes.clone());
+        }
+    }
+
+    fn adopt(&mut self, core: &mut LoopCore, stream: Stream, peer: Address) {
         if core.stopping {
-            self.load.fetch_sub(1, Ordering::Relaxed);
+            self.share.load.fetch_sub(1, Ordering::Relaxed);
             core.stats.shed += 1;
         } else {
             self.open(core, stream, peer);
@@ -384,8 +329,7 @@ impl<H: Handler> Service for ServiceCell<H> {
         if core.stopping {
             return Ok(());
         }
-        let token = Token::listener(self.conns.service).to_mio();
-        core.registry.register(&mut listener.socket, token, mio::Interest::READABLE)?;
+        listener.register(&core.registry, Token::listener(self.conns.service).to_mio())?;
         self.listener = Some(listener);
         Ok(())
     }
@@ -397,6 +341,10 @@ impl<H: Handler> Service for ServiceCell<H> {
     fn begin_client(&mut self, core: &mut LoopCore, client: ClientState) {
         self.client = Some(client);
         self.reconnect(core);
+    }
+
+    fn looked_up(&mut self, core: &mut LoopCore, attempt: u64, found: LookUp) {
+        self.on_looked_up(core, attempt, found);
     }
 
     fn stop_client(&mut self, core: &mut LoopCore) {
@@ -413,18 +361,33 @@ impl<H: Handler> Service for ServiceCell<H> {
         if let Some(client) = &mut self.client {
             client.stop(core);
         }
-        self.call(core, |handler, cx| handler.on_stop(cx));
+        self.call(core, What::Stop, |handler, cx| handler.on_stop(cx));
+    }
+
+    fn close_all(&mut self) {
         for key in self.conns.slab.keys() {
             self.conns.begin_close(key, CloseReason::LoopStopping, false);
         }
     }
 
-    fn abort_all(&mut self, core: &mut LoopCore) {
+    fn abort_all(&mut self, core: &mut LoopCore, scratch: &mut [u8]) {
         for key in self.conns.slab.keys() {
             self.conns.begin_close(key, CloseReason::LoopStopping, true);
         }
-        self.run_closes(core);
+        self.run_closes(core, scratch);
         self.run_frees(core);
+    }
+}
+
+impl<H: Handler> ServiceCell<H> {
+    /// An event for the listener, or for a connection that is gone.
+    #[cold]
+    fn on_other_event(&mut self, core: &mut LoopCore, token: Token) {
+        match &mut self.listener {
+            // Accepted when the events are done, once per turn.
+            Some(listener) if token.is_listener() => listener.ready = true,
+            _ => core.stats.stale_events += 1,
+        }
     }
 }
 
@@ -436,7 +399,10 @@ mod tests {
     use super::*;
     use crate::codec::LinesCodec;
     use crate::config::{LoopConfig, ServiceConfig};
+    use crate::conn::Conn;
     use crate::event_loop::EventLoop;
+    use crate::handler::OpenInfo;
+    use crate::reason::ConnectError;
 
     /// Writes down what it is told.
     #[derive(Default)]
@@ -476,6 +442,8 @@ mod tests {
     const WRITABLE: Readiness =
         Readiness { readable: false, writable: true, read_closed: false, error: false };
 
+    const SCRATCH: [u8; 4096] = [0; 4096];
+
     fn service() -> (EventLoop, ServiceCell<Diary>) {
         let (_, posts) = crossbeam_channel::bounded(1);
         let cell = ServiceCell {
@@ -484,7 +452,7 @@ mod tests {
             posts,
             listener: None,
             client: None,
-            load: Arc::default(),
+            share: ServerShare::default(),
         };
         (EventLoop::new(LoopConfig::default()).unwrap(), cell)
     }
@@ -499,8 +467,8 @@ mod tests {
         fn add(&mut self, socket: socket2::Socket, phase: Phase) -> (Key, Token) {
             socket.set_nonblocking(true).unwrap();
             let stream = Stream::Tcp(mio::net::TcpStream::from_std(socket.into()));
-            let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-            let conn = Conn::new(stream, peer, LinesCodec::new(80), phase);
+            let peer = SocketAddr::from(([127, 0, 0, 1], 9)).into();
+            let conn = Conn::new(stream, peer, LinesCodec::new(80), phase, 0);
             let Ok(key) = self.conns.slab.insert(conn) else { panic!("no slot") };
             (key, Token { service: 0, key })
         }
@@ -513,7 +481,7 @@ mod tests {
         cell.free(&mut event_loop.core, old);
         let (new, _) = cell.add(socket(), Phase::Open);
         assert_eq!(old.slot, new.slot);
-        cell.on_event(&mut event_loop.core, old_token, ALL);
+        cell.on_event(&mut event_loop.core, &mut SCRATCH.clone(), old_token, ALL);
         assert_eq!(event_loop.core.stats.stale_events, 1);
         let conn = cell.conns.slab.get(new).unwrap();
         assert!(!conn.readable && !conn.hang_up && !conn.failed && !cell.has_work());
@@ -531,7 +499,7 @@ mod tests {
         let mut output = core.take_output();
         output.push_copy(&vec![0; 16 << 20]);
         cell.conns.slab.get_mut(key).unwrap().output = Some(output);
-        cell.flush(core, key);
+        cell.flush(core, &mut SCRATCH.clone(), key);
         let timer = |cell: &ServiceCell<Diary>| cell.conns.slab.get(key).unwrap().stall_timer;
         let mut set = timer(&cell);
         assert!(set.is_some(), "the kernel does not take so much at once");
@@ -544,15 +512,16 @@ mod tests {
             set = timer(&cell);
         }
         cell.on_stall_timer(core, key);
-        let phase = cell.conns.slab.get(key).unwrap().phase;
-        assert_eq!(phase, Phase::Closing { reason: CloseReason::WriteStalled, abort: true });
+        let conn = cell.conns.slab.get(key).unwrap();
+        assert!(conn.phase == Phase::Closing && conn.aborting);
+        assert_eq!(cell.conns.closing, [(key, CloseReason::WriteStalled)]);
     }
 
     #[test]
     fn writable_without_a_peer_is_not_connected() {
         let (mut event_loop, mut cell) = service();
         let (key, token) = cell.add(socket(), Phase::Connecting);
-        cell.on_event(&mut event_loop.core, token, WRITABLE);
+        cell.on_event(&mut event_loop.core, &mut SCRATCH.clone(), token, WRITABLE);
         assert!(cell.handler.0.is_empty());
         assert_eq!(cell.conns.slab.get(key).unwrap().phase, Phase::Connecting);
     }
@@ -564,7 +533,7 @@ mod tests {
         let own = socket();
         own.connect(&own.local_addr().unwrap()).unwrap();
         let (key, token) = cell.add(own, Phase::Connecting);
-        cell.on_event(&mut event_loop.core, token, WRITABLE);
+        cell.on_event(&mut event_loop.core, &mut SCRATCH.clone(), token, WRITABLE);
         assert_eq!(cell.handler.0, ["the connection reached itself"]);
         assert!(cell.conns.slab.get(key).is_none());
     }
@@ -578,9 +547,9 @@ mod tests {
         client.connect(&listener.local_addr().unwrap()).unwrap();
         let (key, token) = cell.add(client, Phase::Connecting);
         cell.conns.begin_close(key, CloseReason::Local("given up"), true);
-        cell.on_event(&mut event_loop.core, token, WRITABLE);
-        cell.run_ready(&mut event_loop.core);
-        cell.run_closes(&mut event_loop.core);
+        cell.on_event(&mut event_loop.core, &mut SCRATCH.clone(), token, WRITABLE);
+        cell.run_ready(&mut event_loop.core, &mut SCRATCH.clone());
+        cell.run_closes(&mut event_loop.core, &mut SCRATCH.clone());
         cell.run_frees(&mut event_loop.core);
         assert_eq!(cell.handler.0, ["the attempt was given up"]);
         assert_eq!(cell.connections(), 0);

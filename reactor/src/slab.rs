@@ -18,67 +18,69 @@ struct Slot<T> {
     tenant: Option<T>,
 }
 
+/// A page is always whole, so that a slot's place in it needs no check.
+type Page<T> = Box<[Slot<T>; PAGE]>;
+
 pub(crate) struct Slab<T> {
-    pages: Vec<Vec<Slot<T>>>,
+    pages: Vec<Page<T>>,
     free: Vec<u32>,
+    /// Slots that were given out at least once; those behind them are new.
+    used: u32,
     len: usize,
 }
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
-        Self { pages: Vec::new(), free: Vec::new(), len: 0 }
+        Self { pages: Vec::new(), free: Vec::new(), used: 0, len: 0 }
     }
 
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    const fn split(slot: u32) -> (usize, usize) {
-        (slot as usize / PAGE, slot as usize % PAGE)
-    }
-
+    #[inline]
     fn slot(&self, slot: u32) -> Option<&Slot<T>> {
-        let (page, at) = Self::split(slot);
-        self.pages.get(page)?.get(at)
+        let page = self.pages.get(slot as usize / PAGE)?;
+        page.get(slot as usize % PAGE)
     }
 
+    #[inline]
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot<T>> {
-        let (page, at) = Self::split(slot);
-        self.pages.get_mut(page)?.get_mut(at)
+        let page = self.pages.get_mut(slot as usize / PAGE)?;
+        page.get_mut(slot as usize % PAGE)
     }
 
     /// Gives `tenant` a slot, or gives it back when all slots are taken.
     pub(crate) fn insert(&mut self, tenant: T) -> Result<Key, T> {
-        if let Some(number) = self.free.pop()
-            && let Some(slot) = self.slot_mut(number)
-        {
-            slot.tenant = Some(tenant);
-            let generation = slot.generation;
-            self.len += 1;
-            return Ok(Key { slot: number, generation });
-        }
-        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
-            if self.pages.len() * PAGE >= SLOTS_MAX as usize {
-                return Err(tenant);
-            }
-            self.pages.push(Vec::with_capacity(PAGE));
-        }
-        let page_index = self.pages.len() - 1;
-        let Some(page) = self.pages.last_mut() else { return Err(tenant) };
-        let Ok(slot) = u32::try_from(page_index * PAGE + page.len()) else { return Err(tenant) };
-        if slot >= SLOTS_MAX {
-            return Err(tenant);
-        }
-        page.push(Slot { generation: 1, tenant: Some(tenant) });
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None if self.used == SLOTS_MAX => return Err(tenant),
+            None => self.new_slot(),
+        };
+        let Some(slot) = self.slot_mut(number) else { return Err(tenant) };
+        slot.tenant = Some(tenant);
+        let generation = slot.generation;
         self.len += 1;
-        Ok(Key { slot, generation: 1 })
+        Ok(Key { slot: number, generation })
     }
 
+    /// The next slot that nobody had, on a new page if need be.
+    fn new_slot(&mut self) -> u32 {
+        let number = self.used;
+        if number as usize / PAGE == self.pages.len() {
+            self.pages.push(Box::new(std::array::from_fn(|_| Slot { generation: 1, tenant: None })));
+        }
+        self.used += 1;
+        number
+    }
+
+    #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let slot = self.slot(key.slot)?;
         if slot.generation == key.generation { slot.tenant.as_ref() } else { None }
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let slot = self.slot_mut(key.slot)?;
         if slot.generation == key.generation { slot.tenant.as_mut() } else { None }
@@ -105,7 +107,7 @@ impl<T> Slab<T> {
         let mut keys = Vec::with_capacity(self.len);
         let mut number: u32 = 0;
         for page in &self.pages {
-            for slot in page {
+            for slot in page.iter() {
                 if slot.tenant.is_some() {
                     keys.push(Key { slot: number, generation: slot.generation });
                 }

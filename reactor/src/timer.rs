@@ -11,7 +11,7 @@
 //! The wheel reads no clock: `now` is the caller's, and a `now` before an earlier one changes nothing.
 
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, Instant};
 
 const LEVELS: usize = 6;
@@ -33,8 +33,8 @@ const _: () = assert!(DUE as usize == FAR + 1);
 /// The name of a timer. It outlives its timer harmlessly: no later timer has the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerKey {
-    /// Never used twice in one wheel, so it is the generation too.
-    number: NonZeroU64,
+    /// How often the entry had been given out. An entry that ran through all numbers is retired.
+    generation: NonZeroU32,
     slot: u32,
 }
 
@@ -63,6 +63,8 @@ pub(crate) struct TimerWheel<T> {
 struct Entry<T> {
     /// `None` when the entry is free.
     value: Option<T>,
+    generation: NonZeroU32,
+    /// Which of all timers this is, in the order in which they were set.
     number: NonZeroU64,
     /// Nanoseconds since the wheel's origin.
     deadline: u64,
@@ -73,11 +75,11 @@ struct Entry<T> {
 }
 
 /// Compared by deadline, then by age.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Due {
     deadline: u64,
     number: NonZeroU64,
-    slot: u32,
+    key: TimerKey,
 }
 
 impl<T> TimerWheel<T> {
@@ -107,11 +109,10 @@ impl<T> TimerWheel<T> {
         self.next_number = number.saturating_add(1);
         let since = deadline.saturating_duration_since(self.origin).as_nanos();
         let deadline = u64::try_from(since).unwrap_or(u64::MAX);
-        let slot =
-            self.allocate(Entry { value: Some(value), number, deadline, prev: NONE, next: NONE, list: DUE });
+        let key = self.allocate(value, number, deadline);
         self.len += 1;
-        self.place(slot, tick_of(deadline).max(self.current + 1));
-        TimerKey { number, slot }
+        self.place(key.slot, tick_of(deadline).max(self.current + 1));
+        key
     }
 
     /// Takes a timer back, also one that is due and not yet popped. `None` when it was popped or cancelled before.
@@ -153,21 +154,46 @@ impl<T> TimerWheel<T> {
         }
         self.current = target;
         if let Some(due) = self.due.get_mut(before..) {
-            due.sort_unstable();
+            due.sort_unstable_by_key(|due| (due.deadline, due.number));
         }
     }
 
-    /// The next timer that is due, which is then no timer any more.
-    pub(crate) fn pop_due(&mut self) -> Option<(TimerKey, T)> {
+    /// The next timer that is due, which is then no timer any more. Unless `period` gives it one: then it is set anew under the same name, a whole number of
+    /// periods after its last deadline, the first that is still to come.
+    pub(crate) fn pop_due(&mut self, period: impl Fn(&T) -> Option<Duration>) -> Option<(TimerKey, T)>
+    where
+        T: Clone,
+    {
         loop {
             let due = *self.due.get(self.due_next)?;
             self.due_next += 1;
-            let key = TimerKey { number: due.number, slot: due.slot };
-            if self.entry(key).is_some() {
-                self.due_len -= 1;
-                return self.release(key.slot).map(|value| (key, value));
-            }
+            let Some(entry) = self.entry(due.key) else { continue };
+            let again = entry.value.as_ref().and_then(&period);
+            self.due_len -= 1;
+            let value = match again {
+                Some(period) => self.again(due.key, period),
+                None => self.release(due.key.slot),
+            };
+            return value.map(|value| (due.key, value));
         }
+    }
+
+    /// Sets a due timer anew, and gives a copy of its value.
+    fn again(&mut self, key: TimerKey, period: Duration) -> Option<T>
+    where
+        T: Clone,
+    {
+        let number = self.next_number;
+        self.next_number = number.saturating_add(1);
+        let now = self.current.saturating_mul(TICK_NANOS);
+        let entry = self.entries.get_mut(key.slot as usize)?;
+        let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(TICK_NANOS);
+        let missed = now.saturating_sub(entry.deadline) / period;
+        entry.deadline = entry.deadline.saturating_add(period.saturating_mul(missed + 1));
+        entry.number = number;
+        let (tick, value) = (tick_of(entry.deadline), entry.value.clone());
+        self.place(key.slot, tick.max(self.current + 1));
+        value
     }
 
     /// Until when the loop may sleep; `None` without timers. Never later than the tick of the earliest timer, and not
@@ -223,7 +249,8 @@ impl<T> TimerWheel<T> {
     fn make_due(&mut self, slot: u32) {
         if let Some(entry) = self.entries.get_mut(slot as usize) {
             entry.list = DUE;
-            self.due.push(Due { deadline: entry.deadline, number: entry.number, slot });
+            let key = TimerKey { generation: entry.generation, slot };
+            self.due.push(Due { deadline: entry.deadline, number: entry.number, key });
             self.due_len += 1;
         }
     }
@@ -276,28 +303,35 @@ impl<T> TimerWheel<T> {
     /// The entry of a key, if its timer still is.
     fn entry(&self, key: TimerKey) -> Option<&Entry<T>> {
         let entry = self.entries.get(key.slot as usize)?;
-        (entry.number == key.number && entry.value.is_some()).then_some(entry)
+        (entry.generation == key.generation && entry.value.is_some()).then_some(entry)
     }
 
-    /// Stores an entry in the slot that was freed last, or in a new one.
-    fn allocate(&mut self, entry: Entry<T>) -> u32 {
+    /// Stores a timer in the entry that was freed last, or in a new one.
+    fn allocate(&mut self, value: T, number: NonZeroU64, deadline: u64) -> TimerKey {
         let slot = self.free;
-        if let Some(free) = self.entries.get_mut(slot as usize) {
-            self.free = free.next;
-            *free = entry;
-            return slot;
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            self.free = entry.next;
+            entry.value = Some(value);
+            (entry.number, entry.deadline) = (number, deadline);
+            return TimerKey { generation: entry.generation, slot };
         }
         #[expect(clippy::expect_used, reason = "2^32 - 1 timers of one loop take over 128 GiB")]
         let slot = u32::try_from(self.entries.len()).ok().filter(|&slot| slot != NONE).expect("timer slots");
-        self.entries.push(entry);
-        slot
+        let generation = NonZeroU32::MIN;
+        let value = Some(value);
+        self.entries.push(Entry { value, generation, number, deadline, prev: NONE, next: NONE, list: DUE });
+        TimerKey { generation, slot }
     }
 
     /// Frees an entry that is on no list.
     fn release(&mut self, slot: u32) -> Option<T> {
         let entry = self.entries.get_mut(slot as usize)?;
         let value = entry.value.take();
-        entry.next = std::mem::replace(&mut self.free, slot);
+        // Its name is never given out again. An entry that has no further name stays unused.
+        if let Some(next) = entry.generation.checked_add(1) {
+            entry.generation = next;
+            entry.next = std::mem::replace(&mut self.free, slot);
+        }
         self.len -= 1;
         value
     }
@@ -344,8 +378,8 @@ mod tests {
         (TimerWheel::new(origin), origin)
     }
 
-    fn pop_all<T>(wheel: &mut TimerWheel<T>) -> Vec<T> {
-        std::iter::from_fn(|| wheel.pop_due()).map(|(_, value)| value).collect()
+    fn pop_all<T: Clone>(wheel: &mut TimerWheel<T>) -> Vec<T> {
+        std::iter::from_fn(|| wheel.pop_due(|_| None)).map(|(_, value)| value).collect()
     }
 
     #[test]
@@ -355,9 +389,9 @@ mod tests {
             let key = wheel.insert(origin + deadline, "x");
             assert_eq!(wheel.deadline(key), Some(origin + deadline));
             wheel.advance(origin + deadline - Duration::from_nanos(1));
-            assert!(wheel.pop_due().is_none(), "early: {deadline:?}");
+            assert!(wheel.pop_due(|_| None).is_none(), "early: {deadline:?}");
             wheel.advance(origin + deadline);
-            assert_eq!(wheel.pop_due(), Some((key, "x")));
+            assert_eq!(wheel.pop_due(|_| None), Some((key, "x")));
             assert!(wheel.len() == 0 && wheel.deadline(key).is_none());
         }
     }
@@ -391,7 +425,7 @@ mod tests {
         let second = wheel.insert(origin + MS * 2, 'b');
         wheel.insert(origin + MS * 3, 'c');
         wheel.advance(origin + MS * 10);
-        assert_eq!(wheel.pop_due().map(|due| due.1), Some('a'));
+        assert_eq!(wheel.pop_due(|_| None).map(|due| due.1), Some('a'));
         assert_eq!(wheel.cancel(second), Some('b'));
         assert_eq!(wheel.cancel(second), None);
         assert_eq!((wheel.len(), wheel.has_due()), (1, true));
@@ -407,14 +441,14 @@ mod tests {
         assert_eq!(wheel.cancel(old), Some("old"));
         let new = wheel.insert(origin + MS * 9, "new");
         assert_eq!(new.slot, old.slot);
-        assert_eq!((wheel.has_due(), wheel.pop_due()), (false, None));
+        assert_eq!((wheel.has_due(), wheel.pop_due(|_| None)), (false, None));
         assert_eq!(
             (wheel.cancel(old), wheel.deadline(old)),
             (None, None),
             "old names do not reach new timers"
         );
         wheel.advance(origin + MS * 9);
-        assert_eq!(wheel.pop_due(), Some((new, "new")));
+        assert_eq!(wheel.pop_due(|_| None), Some((new, "new")));
     }
 
     #[test]
@@ -423,7 +457,7 @@ mod tests {
         wheel.insert(origin + MS, 0);
         wheel.advance(origin + MS * 5);
         let mut fired = 0;
-        while wheel.pop_due().is_some() {
+        while wheel.pop_due(|_| None).is_some() {
             fired += 1;
             wheel.insert(origin, fired);
         }
@@ -443,7 +477,7 @@ mod tests {
             assert!(wake > now, "a sleep before every turn");
             now = wake;
             wheel.advance(now);
-            while wheel.pop_due().is_some() {
+            while wheel.pop_due(|_| None).is_some() {
                 turns += 1;
                 wheel.insert(now, ());
             }

@@ -460,7 +460,7 @@ fn starting_from_the_loops_own_thread_says_so() {
             let make = || FrameHandler::new(|| LinesCodec::new(80), |_, _, _| {});
             let server = TcpServer::bind("127.0.0.1:0".parse().unwrap(), ServiceConfig::default()).unwrap();
             let served = server.serve_on(slots, move |_| make()).map(|_| ());
-            let config = ClientConfig::new(vec!["127.0.0.1:9".parse().unwrap()]);
+            let config = ClientConfig::new(vec!["127.0.0.1:9".parse::<std::net::SocketAddr>().unwrap()]);
             let started = TcpClient::start(&event_loop.handle(), slot, config, make).map(|_| ());
             let turned = event_loop.turn(None).and(event_loop.run());
             tell.send((served, started, turned)).unwrap();
