@@ -67,14 +67,48 @@ impl<H: Handler> ServiceCell<H> {
                     Ok(count) => {
                         conn.count_in(core, count, scratch.len());
                         pass.bytes = pass.bytes.saturating_sub(count);
+                        let drained = !conn.readable;
                         let fresh = scratch.get(..count).unwrap_or_default();
-                        let used = self.serve(core, key, fresh, &mut pass);
+                        let used = self.serve_fresh(core, key, fresh, &mut pass);
                         if used < count {
                             self.keep_rest(core, key, fresh.get(used..).unwrap_or_default(), pass.wanted);
+                        } else if drained {
+                            return;
                         }
                     }
                     Err(error) => self.read_failed(core, key, &error),
                 }
+            }
+        }
+    }
+
+    /// Serves bytes that nothing waits before. Most often they are one whole frame.
+    #[inline]
+    fn serve_fresh(&mut self, core: &mut LoopCore, key: Key, fresh: &[u8], pass: &mut Pass) -> usize {
+        let id = self.conns.id(core, key);
+        let Some(conn) = self.conns.slab.get_mut(key) else { return fresh.len() };
+        pass.wanted = 0;
+        match conn.codec.decode(fresh) {
+            Ok(Decoded::Frame { start, end, consumed }) => {
+                pass.frames -= 1;
+                conn.frames_in += 1;
+                core.stats.frames += 1;
+                let frame = fresh.get(start..end).unwrap_or_default();
+                let Self { handler, conns, client, .. } = self;
+                handler.on_frame(&mut Context { conns, core, client }, id, frame);
+                match fresh.get(consumed..) {
+                    Some(rest) if !rest.is_empty() => consumed + self.serve(core, key, rest, pass),
+                    _ => fresh.len(),
+                }
+            }
+            Ok(Decoded::Incomplete { wanted }) => {
+                pass.wanted = wanted;
+                self.begin_frame(core, key);
+                0
+            }
+            Err(error) => {
+                self.on_bad_frame(core, key, error);
+                0
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A muduo-style reactor on `mio`: one event loop per thread, for TCP servers and clients.
+//! A muduo-style reactor on `mio`: one event loop per thread, for servers and clients on TCP and Unix sockets.
 //!
 //! There is no async runtime here. A server is a [`Handler`]: callbacks that run on the thread of an [`EventLoop`], with the connections of that
 //! loop at hand through a [`Context`]. An [`EventLoopThreadPool`] runs one loop per thread; a [`TcpServer`] spreads its connections over them; a
@@ -8,33 +8,49 @@
 //!
 //! A connection belongs to one loop for its whole life, and all its callbacks run on that loop's thread: handlers need no lock. Other
 //! threads hold names and handles, which are plain values: a [`ConnId`] names a connection, a [`ConnHandle`] sends to it, a [`ServiceHandle`]
-//! gives a service a typed message, a [`LoopHandle`] runs a task on the loop. A name whose connection is gone reaches nobody.
+//! gives a service a typed message, a [`LoopHandle`] runs a task on the loop, a [`Group`] sends one message to many connections. A name whose connection is gone
+//! reaches nobody.
 //!
 //! # One turn
 //!
 //! 1. **Wait** for events; not at all while anything is in hand.
-//! 2. **Socket events** are noted, each checked against the generation of its slot; attempts to connect come to their end.
-//! 3. **Connections with input** are read, once each: those over their budget in an earlier turn, those that were resumed, those with an
-//!    event in this turn. Frames, `on_frame`; then what waits at the listener is accepted.
+//! 2. **Socket events**, each checked against the generation of its slot. A connection with input is read: frames, `on_frame`; what that made it send to itself
+//!    is written. Attempts to connect come to their end.
+//! 3. **Connections that still have input**: those that were over their budget when the turn began, and those that were resumed. Each connection is
+//!    read once per turn. Then what waits at the listener is accepted.
 //! 4. **Posted tasks and messages**, a bounded batch.
 //! 5. **Timers.** One that is set here runs in a later turn.
-//! 6. **Flush**: one vectored write for each connection that something was sent to in this turn.
+//! 6. **Flush**: one vectored write for each connection that something was sent to in this turn and that was not written yet.
 //! 7. **Watermarks**: `on_high_water` and `on_low_water`, by what the writes left over.
 //! 8. **Closes**: `on_close`, exactly once for each connection.
 //! 9. **Slots are freed**, so that no event of this turn can meet a new tenant.
 //!
 //! A handler never runs inside a handler: a send queues, a close is noted, a resume waits for step 3.
 //!
+//! # Back-pressure
+//!
+//! Unsent output above the high mark pauses reading from that connection, so that who does not read is not answered for ever; above the hard limit, or when
+//! nothing was taken for the stall timeout, the connection ends. A handler pauses reading itself by [`Context::pause`], for up to seven reasons of its own. A
+//! proxy [links](Context::link) each source to its sink.
+//!
 //! # What is bounded
 //!
 //! Bytes and frames per connection and turn, unsent output (with a stall timeout), the length of a frame and the time it may take, posts per turn and
-//! waiting, accepts per turn, connections. See [`ServiceConfig`] and [`LoopConfig`].
+//! waiting, accepts per turn, connections in all and per address, silence, time before the first frame. See [`ServiceConfig`] and [`LoopConfig`].
 //!
 //! # Closing
 //!
 //! [`Context::close`] is graceful: `on_close` comes in the same turn, and the loop goes on to deliver what was sent, shuts its side down, and
 //! discards input until the peer closes or the linger timeout passes; closing a socket with unread input would be a reset, which can destroy the last
-//! data on its way. [`Context::abort`] is a reset. Every close has a [`CloseReason`].
+//! data on its way. [`Context::shutdown_write`] ends one direction only. [`Context::abort`] is a reset. Every close has a [`CloseReason`].
+//!
+//! A loop stops in three phases: nothing more is accepted and handlers hear of it (`on_stop`); after [`LoopConfig::stop_drain`] connections are closed gracefully;
+//! at [`LoopConfig::stop_deadline`] what still lives is aborted.
+//!
+//! # Health
+//!
+//! [`LoopHandle::stats`] reads a loop's counters from any thread, without a lock: how long its turns took ([`LoopStats::lag`]), events, bytes, posts, wake-ups,
+//! closes by reason. A callback that holds the loop for longer than [`LoopConfig::slow_callback`] is logged with its handler's name.
 
 mod address;
 mod address_counts;

@@ -65,6 +65,7 @@ pub(crate) struct LoopCore {
     /// The same in milliseconds since the loop was made; wraps after 49 days, so only differences mean something.
     pub(crate) now_ms: u32,
     origin: Instant,
+    coarse: CoarseClock,
     pub(crate) timers: TimerWheel<Timer>,
     #[expect(clippy::vec_box, reason = "the boxes themselves move between pool and connections")]
     inputs: Vec<Box<Buffer>>,
@@ -90,6 +91,7 @@ impl LoopCore {
             now,
             now_ms: 0,
             origin: now,
+            coarse: CoarseClock::new(),
             timers: TimerWheel::new(now),
             config,
             inputs: Vec::new(),
@@ -112,6 +114,11 @@ impl LoopCore {
         {
             self.now_ms = since as u32;
         }
+    }
+
+    /// Whether this turn has lasted for some milliseconds already, by a clock that is cheap to read and four milliseconds behind at most.
+    pub(crate) fn is_late(&self) -> bool {
+        self.coarse.elapsed_ms().wrapping_sub(self.now_ms).cast_signed() > 4
     }
 
     /// The time that `ms`, a time of this loop in milliseconds, stands for.
@@ -159,5 +166,35 @@ impl LoopCore {
         if let Some(key) = timer.take() {
             self.timers.cancel(key);
         }
+    }
+}
+
+/// Milliseconds since the clock was made, by the system's coarse monotonic clock where there is one.
+#[derive(Debug)]
+struct CoarseClock {
+    origin_ms: i64,
+}
+
+impl CoarseClock {
+    #[cfg(target_os = "linux")]
+    fn now_ms(clock: rustix::time::ClockId) -> i64 {
+        let now = rustix::time::clock_gettime(clock);
+        now.tv_sec * 1_000 + now.tv_nsec / 1_000_000
+    }
+
+    fn new() -> Self {
+        #[cfg(target_os = "linux")]
+        return Self { origin_ms: Self::now_ms(rustix::time::ClockId::Monotonic) };
+        #[cfg(not(target_os = "linux"))]
+        Self { origin_ms: 0 }
+    }
+
+    /// Wraps like the loop's own. Where there is no such clock every turn is late, and so timed exactly.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "wraps on purpose")]
+    fn elapsed_ms(&self) -> u32 {
+        #[cfg(target_os = "linux")]
+        return (Self::now_ms(rustix::time::ClockId::MonotonicCoarse) - self.origin_ms) as u32;
+        #[cfg(not(target_os = "linux"))]
+        (self.origin_ms as u32).wrapping_sub(u32::MAX / 2)
     }
 }

@@ -19,7 +19,7 @@ macro_rules! counters {
             /// Closed connections by reason, in the order of [`CloseReason::LABELS`].
             pub closes: [u64; REASONS],
             /// Turns by how long their work took, which is how long an event had to wait at most: bin *n* counts those of up to 2^*n* µs, the last one all
-            /// longer ones too. See [`LoopStats::lag`].
+            /// longer ones too. Of turns with a single quick callback one in eight is counted. See [`LoopStats::lag`].
             pub lag_bins: [u64; LAG_BINS],
             /// The bin of the last turn.
             lag_bin_last: usize,

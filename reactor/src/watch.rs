@@ -90,9 +90,9 @@ impl Watch {
         self.calls >= self.look_after
     }
 
-    /// Whether there is something to look at.
-    pub(crate) const fn has_calls(&self) -> bool {
-        self.calls > 0
+    /// Callbacks that were not looked at yet.
+    pub(crate) const fn calls(&self) -> u32 {
+        self.calls
     }
 
     /// Looks at the clock: whether what ran since the last look took longer than `limit`.

@@ -337,6 +337,9 @@ fn no_panic_of_a_callback_ends_a_thread() {
     house.store.write(|_| Ok(()), |_| panic!("on purpose")).unwrap();
     house.store.read(|_| panic!("on purpose")).unwrap();
     assert_eq!(house.store.read_wait::<(), _>(|_| panic!("on purpose")), Err(StoreError::Panicked));
+    // The first batch is over before the next send, so that they are two.
+    house.store.write_wait(|_| Ok(())).unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
     house.store.send(message(conv, amy, "2")).unwrap();
     house.store.write_wait(|_| Ok(())).unwrap();
     assert_eq!(assert_gapless(&house, conv).len(), 2);

@@ -1,0 +1,91 @@
+//! RFC 864: a server that sends lines for ever, as fast as each client reads and no faster.
+//!
+//! `cargo run --release -p reactor --example chargen -- --listen 127.0.0.1:9019`, then `nc 127.0.0.1 9019 | head`
+#![allow(clippy::print_stderr, reason = "an example talks to its terminal")]
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use reactor::codec::RawCodec;
+use reactor::{
+    ConnId, Context, EventLoopThreadPool, Handler, LoopConfig, OpenInfo, ServiceConfig, TcpServer, TimerFired,
+};
+
+/// A server that sends lines for ever, as fast as each client reads and no faster (RFC 864).
+#[derive(Parser)]
+struct Options {
+    /// Where to listen; port 0 takes a free one. Said as `listening on ADDR` on stderr.
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Event loops, one thread each.
+    #[arg(long, default_value_t = 1)]
+    threads: u16,
+}
+
+/// All 95 lines of the rotating pattern; one copy for all clients.
+fn pattern() -> Bytes {
+    let printable: Vec<u8> = (b' '..=b'~').collect();
+    let line = |start| printable.iter().cycle().skip(start).take(72).copied().chain(*b"\r\n");
+    (0..printable.len()).flat_map(line).collect()
+}
+
+struct Chargen {
+    lines: Bytes,
+}
+
+impl Chargen {
+    /// Sends what brings the connection's output to its high mark. If the turn's write takes all of that, the next turn goes on; if it does not, `on_low_water`
+    /// will.
+    fn fill(&self, cx: &mut Context<'_, Self>, id: ConnId) {
+        while cx.unsent(id) < ServiceConfig::default().output_high {
+            if cx.send_bytes(id, self.lines.clone()).is_err() {
+                return; // the client is gone
+            }
+        }
+        cx.set_conn_timer(id, Duration::ZERO, 0);
+    }
+}
+
+impl Handler for Chargen {
+    type Conn = ();
+    type Post = ();
+    type Codec = RawCodec;
+
+    fn codec(&mut self) -> RawCodec {
+        RawCodec
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_, Self>, id: ConnId, _: &OpenInfo) {
+        self.fill(cx, id);
+    }
+
+    fn on_frame(&mut self, _: &mut Context<'_, Self>, _: ConnId, _: &[u8]) {}
+
+    fn on_low_water(&mut self, cx: &mut Context<'_, Self>, id: ConnId) {
+        self.fill(cx, id);
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Self>, timer: TimerFired) {
+        if let Some(id) = timer.conn
+            && !cx.is_above_high(id)
+        {
+            self.fill(cx, id);
+        }
+    }
+
+    fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let server = TcpServer::bind(options.listen, ServiceConfig::default())?;
+    let address = server.local_addr();
+    let mut pool = EventLoopThreadPool::start(options.threads, LoopConfig::default())?;
+    let lines = pattern();
+    server.serve(&pool, move |_| Chargen { lines: lines.clone() })?;
+    eprintln!("listening on {address}");
+    Ok(pool.join()?)
+}
