@@ -62,7 +62,7 @@ impl Codec for RequestCodec {
         match Self::lengths(input)? {
             None if input.len() >= REQUEST_BYTES_MAX => Err(too_long),
             None => Ok(Decoded::Incomplete { wanted: input.len() + 1 }),
-            Some((head, body)) if body > REQUEST_BYTES_MAX - head.min(REQUEST_BYTES_MAX) => Err(too_long),
+            Some((head, body)) if head.saturating_add(body) > REQUEST_BYTES_MAX => Err(too_long),
             Some((head, body)) if input.len() < head + body => {
                 Ok(Decoded::Incomplete { wanted: head + body })
             }
