@@ -13,8 +13,9 @@ use rustc_hash::FxHashMap;
 use crate::client::ClientState;
 use crate::config::{ClientConfig, LoopConfig, ServiceConfig};
 use crate::conn::{Conns, Readiness};
+use crate::gate::Gate;
 use crate::group::Group;
-use crate::handle::{Adoption, ConnCommand, Control, Gate, LoopHandle, LoopShared, ServiceSlot, StopRequest};
+use crate::handle::{Adoption, ConnCommand, Control, LoopHandle, LoopShared, ServiceSlot, StopRequest};
 use crate::handler::Handler;
 use crate::id::{SERVICES_MAX, Token};
 use crate::listener::Listener;
@@ -87,7 +88,7 @@ impl EventLoop {
             flag: WakeFlag::new(),
             waker: mio::Waker::new(poll.registry(), Token::WAKER)?,
             control,
-            gate: Gate::default(),
+            gate: Gate::new(),
             thread: OnceLock::new(),
             stop: StopRequest::default(),
             stats: SharedStats::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::address::Address;
 use crate::event_loop::EventLoop;
+use crate::gate::Gate;
 use crate::group::Group;
 use crate::id::ConnId;
 use crate::reason::PostError;
@@ -59,30 +60,6 @@ impl LoopShared {
     }
 }
 
-/// Lets producers in until the loop closes it; closing waits for those who are inside, so that whatever they pushed is seen by the last drain.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    closed: AtomicBool,
-    inside: AtomicUsize,
-}
-
-impl Gate {
-    fn enter(&self) -> Option<Inside<'_>> {
-        // Enter first, look second: `close` looks at the count after it has set the flag, so one of the two sees the other.
-        self.inside.fetch_add(1, Ordering::SeqCst);
-        let inside = Inside(self);
-        if self.closed.load(Ordering::SeqCst) { None } else { Some(inside) }
-    }
-
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        // Producers are inside for one `try_send` and one eventfd write: a matter of microseconds.
-        while self.inside.load(Ordering::SeqCst) != 0 {
-            std::thread::yield_now();
-        }
-    }
-}
-
 /// A stop that takes no place in a queue: the deadline in milliseconds and one more, or 0 for none.
 #[derive(Debug, Default)]
 pub(crate) struct StopRequest(AtomicU64);
@@ -114,14 +91,6 @@ impl StopRequest {
             Self::BY_CONFIG => Some(None),
             word => Some(Some(Duration::from_millis(word - 1))),
         }
-    }
-}
-
-struct Inside<'a>(&'a Gate);
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.inside.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -394,14 +363,5 @@ mod tests {
         crosses::<crate::RunningServer<Vec<u8>>>();
         crosses::<crate::EventLoopThreadPool>();
         crosses::<crate::TcpServer>();
-    }
-
-    #[test]
-    fn a_closed_gate_lets_nobody_in() {
-        let gate = Gate::default();
-        drop(gate.enter().unwrap());
-        gate.close();
-        assert!(gate.enter().is_none());
-        assert_eq!(gate.inside.load(Ordering::SeqCst), 0);
     }
 }

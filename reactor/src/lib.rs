@@ -64,6 +64,7 @@ mod config;
 mod conn;
 mod context;
 mod event_loop;
+mod gate;
 mod group;
 mod handle;
 mod handler;

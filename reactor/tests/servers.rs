@@ -208,7 +208,7 @@ fn a_stop_drains_then_closes_and_says_so_at_each_step() {
         answered += 1;
     }
     assert!(answered > 0, "served while draining");
-    assert_eq!(server.told.closed(), CloseReason::LoopStopping);
+    server.told.wait(|event| matches!(event, Event::Closed(_, CloseReason::LoopStopping)));
 }
 
 #[test]

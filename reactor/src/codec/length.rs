@@ -2,7 +2,7 @@
 
 use super::{Codec, Decoded, FrameError};
 
-/// A big-endian length of 1, 2 or 4 bytes, then so many bytes of payload.
+/// A big-endian length of 1, 2 or 4 bytes or a varint, then so many bytes of payload.
 ///
 /// A length above the maximum is refused as soon as it is there, before any of the payload is asked for.
 ///
@@ -26,6 +26,19 @@ enum Width {
     One,
     Two,
     Four,
+    Varint,
+}
+
+/// The most bytes that a varint of 32 bits takes, at seven bits a byte.
+const VARINT_BYTES_MAX: usize = 5;
+
+/// What is known of a prefix.
+enum Prefix {
+    /// The length, and where the payload begins.
+    Whole(u32, usize),
+    /// So many bytes are needed.
+    Incomplete(usize),
+    Malformed(&'static str),
 }
 
 impl LengthCodec {
@@ -47,6 +60,13 @@ impl LengthCodec {
         Self { max: u32::try_from(max).unwrap_or(u32::MAX), width: Width::Four }
     }
 
+    /// A length as a varint, as Protocol Buffers write it: seven bits a byte, the lowest first, the top bit set on all but the last. Payloads of at most `max`
+    /// bytes, or 2^32 - 1 if that is less. A length that is written longer than need be is refused, so that each frame has one encoding.
+    #[must_use]
+    pub fn varint(max: usize) -> Self {
+        Self { width: Width::Varint, ..Self::u32(max) }
+    }
+
     /// The longest payload allowed, in bytes.
     #[must_use]
     pub fn max(&self) -> usize {
@@ -59,29 +79,69 @@ impl LengthCodec {
 }
 
 impl Width {
-    fn bytes(self) -> usize {
-        match self {
-            Self::One => 1,
-            Self::Two => 2,
-            Self::Four => 4,
-        }
+    /// Reads the length at the start of `input`.
+    fn read(self, input: &[u8]) -> Prefix {
+        let (len, bytes) = match self {
+            Self::One => (input.first().map(|&byte| byte.into()), 1),
+            Self::Two => (input.first_chunk().map(|&bytes| u16::from_be_bytes(bytes).into()), 2),
+            Self::Four => (input.first_chunk().map(|&bytes| u32::from_be_bytes(bytes)), 4),
+            Self::Varint => return read_varint(input),
+        };
+        len.map_or(Prefix::Incomplete(bytes), |len| Prefix::Whole(len, bytes))
     }
 
-    /// The length at the start of `input`, when it is all there.
-    fn read(self, input: &[u8]) -> Option<u32> {
+    /// Appends a length that the width can say.
+    fn write(self, len: u32, out: &mut Vec<u8>) {
+        let [.., high, low] = len.to_be_bytes();
         match self {
-            Self::One => input.first().map(|&byte| byte.into()),
-            Self::Two => input.first_chunk().map(|&bytes| u16::from_be_bytes(bytes).into()),
-            Self::Four => input.first_chunk().map(|&bytes| u32::from_be_bytes(bytes)),
+            Self::One => out.push(low),
+            Self::Two => out.extend_from_slice(&[high, low]),
+            Self::Four => out.extend_from_slice(&len.to_be_bytes()),
+            Self::Varint => write_varint(len, out),
         }
     }
 }
 
+fn read_varint(input: &[u8]) -> Prefix {
+    let mut len: u32 = 0;
+    for (at, byte) in input.iter().take(VARINT_BYTES_MAX).enumerate() {
+        let bits = u32::from(byte & 0x7f);
+        let shift = 7 * u32::try_from(at).unwrap_or(0);
+        // The fifth byte has room for four bits only.
+        if bits.leading_zeros() < shift {
+            return Prefix::Malformed("a length of more than 32 bits");
+        }
+        len |= bits << shift;
+        if byte & 0x80 == 0 {
+            let over_long = at > 0 && *byte == 0;
+            return if over_long {
+                Prefix::Malformed("a length with needless bytes")
+            } else {
+                Prefix::Whole(len, at + 1)
+            };
+        }
+    }
+    if input.len() >= VARINT_BYTES_MAX {
+        return Prefix::Malformed("a length of more than five bytes");
+    }
+    Prefix::Incomplete(input.len() + 1)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes seven bits at a time")]
+fn write_varint(mut len: u32, out: &mut Vec<u8>) {
+    while len >= 0x80 {
+        out.push(len as u8 | 0x80);
+        len >>= 7;
+    }
+    out.push(len as u8);
+}
+
 impl Codec for LengthCodec {
     fn decode(&mut self, input: &[u8]) -> Result<Decoded, FrameError> {
-        let start = self.width.bytes();
-        let Some(len) = self.width.read(input) else {
-            return Ok(Decoded::Incomplete { wanted: start });
+        let (len, start) = match self.width.read(input) {
+            Prefix::Whole(len, start) => (len, start),
+            Prefix::Incomplete(wanted) => return Ok(Decoded::Incomplete { wanted }),
+            Prefix::Malformed(why) => return Err(FrameError::Malformed(why)),
         };
         if len > self.max {
             return Err(self.too_long());
@@ -96,12 +156,11 @@ impl Codec for LengthCodec {
     }
 
     fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        // The maximum is within what the width can say.
         let len = u32::try_from(payload.len()).ok().filter(|&len| len <= self.max);
-        let prefix = len.ok_or_else(|| self.too_long())?.to_be_bytes();
-        // The maximum is within what the width can say, so what is left out is zero.
-        let prefix = prefix.get(prefix.len() - self.width.bytes()..).unwrap_or_default();
-        out.reserve(prefix.len() + payload.len());
-        out.extend_from_slice(prefix);
+        let len = len.ok_or_else(|| self.too_long())?;
+        out.reserve(VARINT_BYTES_MAX + payload.len());
+        self.width.write(len, out);
         out.extend_from_slice(payload);
         Ok(())
     }
@@ -117,6 +176,7 @@ mod tests {
             (LengthCodec::u8(9), &[2, 7, 8][..]),
             (LengthCodec::u16(9), &[0, 2, 7, 8]),
             (LengthCodec::u32(9), &[0, 0, 0, 2, 7, 8]),
+            (LengthCodec::varint(9), &[2, 7, 8]),
         ] {
             let mut out = Vec::new();
             codec.encode(&[7, 8], &mut out).unwrap();
@@ -151,5 +211,29 @@ mod tests {
         assert!(out.is_empty());
         assert_eq!(LengthCodec::u8(1000).encode(&[0; 255], &mut out), Ok(()));
         assert_eq!(out.len(), 256);
+    }
+
+    #[test]
+    fn varints_are_read_as_they_are_written_and_in_one_way_only() {
+        for (len, bytes) in [
+            (0, &[0][..]),
+            (127, &[0x7f]),
+            (128, &[0x80, 1]),
+            (16_384, &[0x80, 0x80, 1]),
+            (u32::MAX, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ] {
+            let mut out = Vec::new();
+            write_varint(len, &mut out);
+            assert_eq!(out, bytes);
+            assert!(matches!(read_varint(&out), Prefix::Whole(read, end) if read == len && end == out.len()));
+            let cut = &bytes[..bytes.len() - 1];
+            assert!(matches!(read_varint(cut), Prefix::Incomplete(wanted) if wanted == bytes.len()));
+        }
+        let mut codec = LengthCodec::varint(usize::MAX);
+        for bad in
+            [&[0x80, 0][..], &[0xff, 0xff, 0xff, 0xff, 0x10], &[0x80; 5], &[0x80, 0x80, 0x80, 0x80, 0x80, 1]]
+        {
+            assert!(matches!(codec.decode(bad), Err(FrameError::Malformed(_))), "{bad:?}");
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! Frames that are lines: ended by `\n`, one `\r` before it does not count.
 
-use std::io::BufRead;
-
 use super::{Codec, Decoded, FrameError};
 
 /// Lines ended by `\n`, with one `\r` before it stripped; at most `max` bytes without their terminator.
@@ -93,12 +91,8 @@ impl Codec for LinesCodec {
 }
 
 /// Where the first `\n` is.
-fn find_feed(mut bytes: &[u8]) -> Option<usize> {
-    let all = bytes;
-    // The standard library keeps its vectorised search to itself, except here. Reading a slice cannot fail.
-    let through = bytes.skip_until(b'\n').unwrap_or(0);
-    let last = through.checked_sub(1)?;
-    (all.get(last) == Some(&b'\n')).then_some(last)
+fn find_feed(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(b'\n', bytes)
 }
 
 #[cfg(test)]

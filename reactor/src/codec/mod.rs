@@ -3,11 +3,13 @@
 //! A codec belongs to one connection and is a few bytes of state. It neither owns nor copies input: [`Decoded`] says
 //! where in the caller's bytes a frame lies, so frames borrow from the input.
 
+mod delimiter;
 mod length;
 mod lines;
 #[cfg(test)]
 mod property;
 
+pub use delimiter::DelimiterCodec;
 pub use length::LengthCodec;
 pub use lines::LinesCodec;
 

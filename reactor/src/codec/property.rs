@@ -66,6 +66,21 @@ fn lines_model(stream: &[u8], max: usize) -> (Vec<Vec<u8>>, Option<FrameError>) 
     (frames, certain.then_some(FrameError::TooLong { max }))
 }
 
+/// What `DelimiterCodec` promises, said in the plainest way.
+fn delimited_model(stream: &[u8], delimiter: &[u8], max: usize) -> (Vec<Vec<u8>>, Option<FrameError>) {
+    let mut frames = Vec::new();
+    let mut rest = stream;
+    while let Some(end) = rest.windows(delimiter.len()).position(|window| window == delimiter) {
+        if end > max {
+            return (frames, Some(FrameError::TooLong { max }));
+        }
+        frames.push(rest[..end].to_vec());
+        rest = &rest[end + delimiter.len()..];
+    }
+    let certain = rest.len() >= max + delimiter.len();
+    (frames, certain.then_some(FrameError::TooLong { max }))
+}
+
 proptest! {
     #[test]
     fn lines_are_the_same_however_they_arrive(stream in stream(), chunks in chunks(), max in 0..24usize) {
@@ -77,13 +92,25 @@ proptest! {
 
     #[test]
     fn prefixed_frames_are_the_same_however_they_arrive(
-        stream in stream(), chunks in chunks(), max in 0..24usize, width in 0..3usize
+        stream in stream(), chunks in chunks(), max in 0..24usize, width in 0..4usize
     ) {
-        let make: fn(usize) -> LengthCodec = [LengthCodec::u8, LengthCodec::u16, LengthCodec::u32][width];
+        let make: fn(usize) -> LengthCodec = [LengthCodec::u8, LengthCodec::u16, LengthCodec::u32, LengthCodec::varint][width];
         let whole = run(&mut make(max), &stream, []);
         prop_assert!(whole.0.iter().all(|frame| frame.len() <= max));
         prop_assert_eq!(&run(&mut make(max), &stream, chunks), &whole);
         prop_assert_eq!(&run(&mut make(max), &stream, std::iter::repeat(1)), &whole);
+    }
+
+    #[test]
+    fn delimited_frames_are_the_same_however_they_arrive(
+        stream in stream(), chunks in chunks(), max in 0..24usize, which in 0..4usize
+    ) {
+        let delimiter = [&b"\n"[..], b"\r\n", b"xx\n", b"\n\n"][which];
+        let make = || DelimiterCodec::new(delimiter, max).unwrap();
+        let expected = delimited_model(&stream, delimiter, max);
+        prop_assert_eq!(&run(&mut make(), &stream, chunks), &expected);
+        prop_assert_eq!(&run(&mut make(), &stream, []), &expected);
+        prop_assert_eq!(&run(&mut make(), &stream, std::iter::repeat(1)), &expected);
     }
 
     #[test]
@@ -103,6 +130,9 @@ proptest! {
         round_trip(LengthCodec::u8(40), &payloads, &chunks);
         round_trip(LengthCodec::u16(40), &payloads, &chunks);
         round_trip(LengthCodec::u32(40), &payloads, &chunks);
+        round_trip(LengthCodec::varint(40), &payloads, &chunks);
+        let free: Vec<_> = payloads.iter().filter(|payload| !payload.contains(&b';')).cloned().collect();
+        round_trip(DelimiterCodec::new(b";;", 40).unwrap(), &free, &chunks);
     }
 }
 
