@@ -66,7 +66,7 @@ pub enum ProxyError {
 /// Looks for a header at the start of `input`, the first bytes of a connection. The answer for some bytes is `Incomplete` for each shorter beginning of them.
 ///
 /// # Errors
-/// [`ProxyError`], as soon as the bytes cannot be the beginning of a header.
+/// [`ProxyError`]: for bytes that begin like neither version at the first that is wrong, for others when the header is whole or above its limit.
 pub fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
     let begins = |start: &[u8]| input.iter().zip(start).all(|(byte, wanted)| byte == wanted);
     if input.is_empty() {
@@ -168,6 +168,7 @@ fn v2_addresses(family: u8, block: &[u8]) -> Result<Option<(SocketAddr, SocketAd
             let ports = rest.first_chunk::<4>().ok_or(short)?;
             Ok(Some(with_ports(Ipv6Addr::from(*source).into(), Ipv6Addr::from(*destination).into(), *ports)))
         }
+        3 if block.len() < 216 => Err(short),
         // Unspecified, or Unix sockets, which have no address that says who the client is.
         _ => Ok(None),
     }
@@ -302,6 +303,7 @@ mod tests {
             v2(0x21, 0x13, &[0; 12]),
             v2(0x21, 0x11, &[0; 11]),
             v2(0x21, 0x21, &[0; 35]),
+            v2(0x21, 0x31, &[0; 215]),
         ] {
             assert!(matches!(parse(&input), Err(ProxyError::Malformed(_))), "{input:?}");
         }
