@@ -6,12 +6,13 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::address::Address;
-use crate::buffer::{Buffer, OutputQueue};
+use crate::buffer::Buffer;
 use crate::config::ServiceConfig;
 use crate::group::GroupId;
 use crate::handler::Handler;
 use crate::id::ConnId;
 use crate::loop_core::LoopCore;
+use crate::output_queue::OutputQueue;
 use crate::reason::CloseReason;
 use crate::slab::{Key, Slab};
 use crate::stream::Stream;

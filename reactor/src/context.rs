@@ -209,7 +209,7 @@ impl<H: Handler> Context<'_, H> {
     fn queue(
         &mut self,
         id: ConnId,
-        push: impl FnOnce(&mut crate::buffer::OutputQueue),
+        push: impl FnOnce(&mut crate::output_queue::OutputQueue),
     ) -> Result<(), SendError> {
         let key = id.key();
         let found = if self.is_mine(id) { self.conns.slab.get_mut(key) } else { None };

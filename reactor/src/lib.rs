@@ -76,6 +76,7 @@ mod listener;
 mod loop_core;
 mod opening;
 mod output;
+mod output_queue;
 mod pool;
 pub mod proxy_protocol;
 mod reason;

@@ -4,10 +4,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::buffer::{Buffer, OutputQueue};
+use crate::buffer::Buffer;
 use crate::config::LoopConfig;
 use crate::group::Groups;
 use crate::handle::{LoopHandle, LoopShared};
+use crate::output_queue::OutputQueue;
 use crate::slab::Key;
 use crate::stats::LoopStats;
 use crate::timer::{TimerKey, TimerWheel};
