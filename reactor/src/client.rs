@@ -103,13 +103,13 @@ impl<H: Handler> ServiceCell<H> {
         match endpoint {
             Some(Endpoint::Address(address)) => self.attempt(core, address),
             Some(Endpoint::Name { host, port }) => self.begin_look_up(core, host, port),
-            None => self.attempt_failed(core, None, self.no_id(core), ConnectError::NoAddress),
+            None => self.attempt_failed(core, None, self.no_id(), ConnectError::NoAddress),
         }
     }
 
     /// The name of a connection that never was.
-    fn no_id(&self, core: &LoopCore) -> ConnId {
-        self.conns.id(core, Key { slot: crate::slab::SLOTS_MAX, generation: 0 })
+    fn no_id(&self) -> ConnId {
+        self.conns.id(Key { slot: crate::slab::SLOTS_MAX, generation: 0 })
     }
 
     fn attempt(&mut self, core: &mut LoopCore, address: Address) {
@@ -125,7 +125,7 @@ impl<H: Handler> ServiceCell<H> {
                     client.current = Some(id.key());
                 }
             }
-            Err(error) => self.attempt_failed(core, None, self.no_id(core), error),
+            Err(error) => self.attempt_failed(core, None, self.no_id(), error),
         }
     }
 
@@ -159,7 +159,7 @@ impl<H: Handler> ServiceCell<H> {
 
     fn look_up_failed(&mut self, core: &mut LoopCore, message: String) {
         let name = self.client.as_mut().and_then(|client| client.looking_up.take()).unwrap_or_default();
-        self.attempt_failed(core, None, self.no_id(core), ConnectError::Lookup { name, message });
+        self.attempt_failed(core, None, self.no_id(), ConnectError::Lookup { name, message });
     }
 
     /// The wait for the next attempt is over, or the time for a look-up.
@@ -167,7 +167,7 @@ impl<H: Handler> ServiceCell<H> {
         let Some(client) = &mut self.client else { return };
         client.timer = None;
         if client.looking_up.take().is_some() {
-            self.attempt_failed(core, None, self.no_id(core), ConnectError::Timeout);
+            self.attempt_failed(core, None, self.no_id(), ConnectError::Timeout);
         } else {
             self.reconnect(core);
         }

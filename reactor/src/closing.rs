@@ -48,10 +48,10 @@ impl<H: Handler> ServiceCell<H> {
 
     /// Counts the close, and tells the handler unless it never heard of the connection.
     fn tell_close(&mut self, core: &mut LoopCore, key: Key, reason: CloseReason) {
-        let id = self.conns.id(core, key);
+        let id = self.conns.id(key);
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
         log::debug!("{}: connection {id} of {} ended: {reason}", self.handler.name(), conn.peer);
-        if !conn.opened {
+        if !conn.flags.opened() {
             core.stats.bad_prefaces += 1;
             return;
         }
@@ -67,14 +67,14 @@ impl<H: Handler> ServiceCell<H> {
     /// Resets the connection, or writes on and shuts our side down when all is written.
     fn begin_delivery(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
-        if conn.aborting {
+        if conn.flags.aborting() {
             if let Err(error) = conn.stream.reset_on_close() {
                 log::debug!("cannot reset the connection of {}: {error}", conn.peer);
             }
             self.conns.doomed.push(key);
             return;
         }
-        if conn.output.is_none() && conn.peer_eof {
+        if conn.output.is_none() && conn.flags.peer_eof() {
             // The common end: the peer has closed, and nothing is owed to it.
             self.conns.doomed.push(key);
             return;
@@ -92,7 +92,7 @@ impl<H: Handler> ServiceCell<H> {
     /// All is written: shut our side down, and wait for the peer's end of input unless it came already.
     pub(crate) fn linger(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
-        if conn.peer_eof || conn.stream.shutdown_write().is_err() {
+        if conn.flags.peer_eof() || conn.stream.shutdown_write().is_err() {
             self.conns.doomed.push(key);
             return;
         }
@@ -112,7 +112,7 @@ impl<H: Handler> ServiceCell<H> {
             core.give_output(queue);
         }
         self.share.load.fetch_sub(1, Ordering::Relaxed);
-        if conn.counted {
+        if conn.flags.counted() {
             self.dismiss(&conn.peer);
         }
         drop(conn);

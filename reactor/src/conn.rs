@@ -8,12 +8,14 @@ use smallvec::SmallVec;
 use crate::address::Address;
 use crate::buffer::Buffer;
 use crate::config::ServiceConfig;
+use crate::flags::Flags;
 use crate::group::GroupId;
 use crate::handler::Handler;
 use crate::id::ConnId;
 use crate::loop_core::LoopCore;
 use crate::output_queue::OutputQueue;
 use crate::reason::CloseReason;
+use crate::replies::Replies;
 use crate::slab::{Key, Slab};
 use crate::stream::Stream;
 use crate::timer::TimerKey;
@@ -48,21 +50,15 @@ impl PauseReason {
     /// The unsent output of the sink that it is linked to is above the high mark.
     pub(crate) const LINK: Self = Self(1 << 8);
 
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+
     /// One of the program's own seven reasons, 0 to 6; greater numbers are taken as 6.
     #[must_use]
     pub const fn user(number: u8) -> Self {
         Self(1 << if number < 6 { number } else { 6 })
     }
-}
-
-/// What an event says, from mio's flags.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Readiness {
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-    /// The peer shut down its writing side, or all.
-    pub(crate) read_closed: bool,
-    pub(crate) error: bool,
 }
 
 /// What a connection has moved so far.
@@ -94,32 +90,7 @@ pub(crate) struct Conn<H: Handler> {
     extras: Option<Box<Extras>>,
     pub(crate) peer: Address,
     pub(crate) phase: Phase,
-    /// The close that was decided discards what is unsent.
-    pub(crate) aborting: bool,
-    pauses: u16,
-    /// The socket may have bytes to read: set by an event, cleared by a short read or `EAGAIN`.
-    pub(crate) readable: bool,
-    /// The socket may take bytes: cleared by `EAGAIN`, set by an event.
-    pub(crate) writable: bool,
-    /// An event carried a close or error flag: a short read no longer means drained.
-    pub(crate) hang_up: bool,
-    /// An event carried an error flag: whoever does not read would not meet the error.
-    pub(crate) failed: bool,
-    pub(crate) peer_eof: bool,
-    /// Our writing side is to be shut down when all is written, or was.
-    pub(crate) write_shut: bool,
-    /// The codec found no frame in the input; nothing more is decoded.
-    pub(crate) input_dead: bool,
-    /// The input buffer holds bytes that the codec has not seen.
-    pub(crate) undecoded: bool,
-    pub(crate) above_high: bool,
-    pub(crate) in_ready: bool,
-    pub(crate) in_dirty: bool,
-    pub(crate) in_marks: bool,
-    /// The handler was told of it.
-    pub(crate) opened: bool,
-    /// Whether this one counts in the table of addresses.
-    pub(crate) counted: bool,
+    pub(crate) flags: Flags,
     /// Milliseconds of the loop's clock: when it opened, when bytes last came, when bytes last went, when the frame that is not whole yet began.
     pub(crate) opened_ms: u32,
     pub(crate) last_in_ms: u32,
@@ -152,6 +123,8 @@ pub(crate) struct Extras {
 
 impl<H: Handler> Conn<H> {
     pub(crate) fn new(stream: Stream, peer: Address, codec: H::Codec, phase: Phase, now_ms: u32) -> Self {
+        let mut flags = Flags::NONE;
+        flags.set_writable(phase != Phase::Connecting);
         Self {
             stream,
             codec,
@@ -161,22 +134,7 @@ impl<H: Handler> Conn<H> {
             extras: None,
             peer,
             phase,
-            aborting: false,
-            pauses: 0,
-            readable: false,
-            writable: phase != Phase::Connecting,
-            hang_up: false,
-            failed: false,
-            peer_eof: false,
-            write_shut: false,
-            input_dead: false,
-            undecoded: false,
-            above_high: false,
-            in_ready: false,
-            in_dirty: false,
-            in_marks: false,
-            opened: false,
-            counted: false,
+            flags,
             opened_ms: now_ms,
             last_in_ms: now_ms,
             last_out_ms: now_ms,
@@ -206,29 +164,8 @@ impl<H: Handler> Conn<H> {
         self.extras.get_or_insert_default()
     }
 
-    /// Notes what an event says, for the reading and the writing that follow.
-    #[inline]
-    pub(crate) const fn note(&mut self, readiness: Readiness) {
-        self.readable |= readiness.readable | readiness.read_closed | readiness.error;
-        self.hang_up |= readiness.read_closed | readiness.error;
-        self.failed |= readiness.error;
-        self.writable |= readiness.writable | readiness.error;
-    }
-
     pub(crate) fn unsent(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
-    }
-
-    pub(crate) const fn paused(&self) -> bool {
-        self.pauses != 0
-    }
-
-    pub(crate) const fn pause(&mut self, reason: PauseReason) {
-        self.pauses |= reason.0;
-    }
-
-    pub(crate) const fn unpause(&mut self, reason: PauseReason) {
-        self.pauses &= !reason.0;
     }
 
     /// Cancels all timers of this connection: none of them outlives it.
@@ -249,19 +186,36 @@ impl<H: Handler> Conn<H> {
         }
     }
 
+    /// Whether an event means nothing but input, and what is sent meanwhile can be written at once: what most events of an open connection find.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.flags.is_plain() && self.phase == Phase::Open && self.input.is_none() && self.output.is_none()
+    }
+
+    /// Whether what is sent to it can be written at once.
+    pub(crate) fn takes_replies(&self) -> bool {
+        self.phase == Phase::Open
+            && self.flags.writable()
+            && self.output.is_none()
+            && !self.flags.in_dirty()
+            && !self.flags.write_shut()
+    }
+
     /// Whether there may be something to do for the reading side now.
     #[inline]
     pub(crate) fn wants_drive(&self) -> bool {
         self.phase == Phase::Open
-            && !self.paused()
-            && !self.input_dead
-            && (self.undecoded || (self.readable && !self.peer_eof))
+            && !self.flags.paused()
+            && !self.flags.input_dead()
+            && (self.flags.undecoded() || (self.flags.readable() && !self.flags.peer_eof()))
     }
 }
 
 /// A service's connections and the lists of those with work in hand. A list entry whose connection is gone is passed over.
 pub(crate) struct Conns<H: Handler> {
     pub(crate) service: u8,
+    /// What its connections' names begin with.
+    pub(crate) owner: u32,
     pub(crate) config: ServiceConfig,
     pub(crate) slab: Slab<Conn<H>>,
     /// Connections that still have input.
@@ -276,10 +230,12 @@ pub(crate) struct Conns<H: Handler> {
     pub(crate) closing: Vec<(Key, CloseReason)>,
     /// Connections to be freed at the turn's very end.
     pub(crate) doomed: Vec<Key>,
+    /// What is sent to the connection that is being served.
+    pub(crate) replies: Replies,
 }
 
 impl<H: Handler> Conns<H> {
-    pub(crate) fn new(service: u8, mut config: ServiceConfig) -> Self {
+    pub(crate) fn new(loop_index: u16, service: u8, mut config: ServiceConfig) -> Self {
         // Whatever was configured, the marks are in their order, and a turn's budget lets something through.
         config.output_high = config.output_high.min(config.output_max).max(1);
         config.output_low = config.output_low.min(config.output_high - 1);
@@ -287,8 +243,10 @@ impl<H: Handler> Conns<H> {
         config.read_bytes_per_turn = config.read_bytes_per_turn.max(1);
         config.frames_per_turn = config.frames_per_turn.max(1);
         config.accepts_per_turn = config.accepts_per_turn.max(1);
+        let replies = Replies::new(config.output_high);
         Self {
             service,
+            owner: ConnId::owner_of(loop_index, service),
             config,
             slab: Slab::new(),
             ready: VecDeque::new(),
@@ -297,11 +255,13 @@ impl<H: Handler> Conns<H> {
             marks: Vec::new(),
             closing: Vec::new(),
             doomed: Vec::new(),
+            replies,
         }
     }
 
-    pub(crate) fn id(&self, core: &LoopCore, key: Key) -> ConnId {
-        ConnId::new(core.index, self.service, key)
+    #[inline]
+    pub(crate) const fn id(&self, key: Key) -> ConnId {
+        ConnId::new(self.owner, key)
     }
 
     /// The connection, while it is open.
@@ -318,32 +278,33 @@ impl<H: Handler> Conns<H> {
 
     pub(crate) fn list_ready(&mut self, key: Key) {
         if let Some(conn) = self.slab.get_mut(key)
-            && !conn.in_ready
+            && !conn.flags.in_ready()
         {
-            conn.in_ready = true;
+            conn.flags.set_in_ready(true);
             self.ready.push_back(key);
         }
     }
 
     pub(crate) fn list_dirty(&mut self, key: Key) {
         if let Some(conn) = self.slab.get_mut(key)
-            && !conn.in_dirty
+            && !conn.flags.in_dirty()
         {
-            conn.in_dirty = true;
+            conn.flags.set_in_dirty(true);
             self.dirty.push(key);
         }
     }
 
     /// Decides that the connection ends. The first reason stands; an abort overrules a graceful close of the same turn.
     pub(crate) fn begin_close(&mut self, key: Key, reason: CloseReason, abort: bool) {
+        self.spill_replies_of(key);
         let Some(conn) = self.slab.get_mut(key) else { return };
         match conn.phase {
             Phase::Open | Phase::Preface | Phase::Connecting => {
                 conn.phase = if conn.phase == Phase::Connecting { Phase::Cancelled } else { Phase::Closing };
-                conn.aborting = abort;
+                conn.flags.set_aborting(abort);
                 self.closing.push((key, reason));
             }
-            Phase::Closing => conn.aborting |= abort,
+            Phase::Closing => conn.flags.set_aborting(conn.flags.aborting() || abort),
             // A graceful close is what goes on already.
             Phase::Draining | Phase::Lingering if abort => self.doomed.push(key),
             Phase::Cancelled | Phase::Draining | Phase::Lingering => {}

@@ -14,6 +14,7 @@ use crate::handle::{ConnHandle, LoopHandle};
 use crate::handler::Handler;
 use crate::id::{ConnId, Token};
 use crate::loop_core::{LoopCore, Timer, TimerKind};
+use crate::output_queue::COPY_MAX;
 use crate::reason::{CloseReason, ConnectError, SendError};
 use crate::slab::Key;
 use crate::stream::Stream;
@@ -111,20 +112,20 @@ impl<H: Handler> Context<'_, H> {
             bytes_in: conn.bytes_in,
             bytes_out: conn.bytes_out,
             frames_in: conn.frames_in,
-            unsent: conn.unsent(),
+            unsent: conn.unsent() + self.conns.replies.len_for(id),
         })
     }
 
     /// Bytes accepted for sending and not yet written.
     #[must_use]
     pub fn unsent(&self, id: ConnId) -> usize {
-        self.open_ref(id).map_or(0, Conn::unsent)
+        self.open_ref(id).map_or(0, Conn::unsent) + self.conns.replies.len_for(id)
     }
 
     /// Whether `on_high_water` came and `on_low_water` is still to come.
     #[must_use]
     pub fn is_above_high(&self, id: ConnId) -> bool {
-        self.open_ref(id).is_some_and(|conn| conn.above_high)
+        self.open_ref(id).is_some_and(|conn| conn.flags.above_high())
     }
 
     /// Connections of this service on this loop, those that are still being closed included.
@@ -141,6 +142,9 @@ impl<H: Handler> Context<'_, H> {
     #[inline]
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         if bytes.len() < WRITE_AT_ONCE_MIN {
+            if self.conns.replies.push(id, bytes) {
+                return Ok(());
+            }
             return self.queue(id, |output| output.push_copy(bytes));
         }
         let written = self.write_at_once(id, bytes);
@@ -151,13 +155,16 @@ impl<H: Handler> Context<'_, H> {
     /// Writes as much of `bytes` as the socket takes, if nothing waits before them. Says how much that was; what goes wrong is for who queues the rest.
     fn write_at_once(&mut self, id: ConnId, bytes: &[u8]) -> usize {
         let now_ms = self.core.now_ms;
+        if self.conns.replies.len_for(id) > 0 {
+            return 0;
+        }
         let Some(conn) = self.open_mut(id) else { return 0 };
-        if conn.output.is_some() || !conn.writable || conn.write_shut {
+        if conn.output.is_some() || !conn.flags.writable() || conn.flags.write_shut() {
             return 0;
         }
         let result = std::io::Write::write(&mut conn.stream, bytes);
         let written = *result.as_ref().unwrap_or(&0);
-        conn.writable = written == bytes.len();
+        conn.flags.set_writable(written == bytes.len());
         conn.bytes_out += written as u64;
         conn.last_out_ms = now_ms;
         self.core.stats.writes += 1;
@@ -169,7 +176,7 @@ impl<H: Handler> Context<'_, H> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 // It may take them at the turn's end.
                 if let Some(conn) = self.open_mut(id) {
-                    conn.writable = true;
+                    conn.flags.set_writable(true);
                 }
             }
             _ => {}
@@ -188,6 +195,8 @@ impl<H: Handler> Context<'_, H> {
                 return Ok(());
             }
             bytes.advance(written);
+        } else if bytes.len() <= COPY_MAX && self.conns.replies.push(id, &bytes) {
+            return Ok(());
         }
         self.queue(id, |output| output.push_bytes(bytes))
     }
@@ -197,12 +206,15 @@ impl<H: Handler> Context<'_, H> {
     /// # Errors
     /// Like [`Context::send`], and when the codec cannot carry the payload.
     pub fn send_frame(&mut self, id: ConnId, payload: &[u8]) -> Result<(), SendError> {
-        let mut frame = Vec::with_capacity(payload.len() + 8);
-        if let Some(conn) = self.open_mut(id) {
-            conn.codec.encode(payload, &mut frame)?;
-        }
+        let mut frame = self.core.take_frame();
+        let encoded = match self.open_mut(id) {
+            Some(conn) => conn.codec.encode(payload, &mut frame),
+            None => Ok(()),
+        };
         // Says what is wrong with a connection that is not open.
-        self.send(id, &frame)
+        let result = encoded.map_err(SendError::from).and_then(|()| self.send(id, &frame));
+        self.core.give_frame(frame);
+        result
     }
 
     #[inline]
@@ -212,8 +224,9 @@ impl<H: Handler> Context<'_, H> {
         push: impl FnOnce(&mut crate::output_queue::OutputQueue),
     ) -> Result<(), SendError> {
         let key = id.key();
+        self.conns.spill_replies_of(key);
         let found = if self.is_mine(id) { self.conns.slab.get_mut(key) } else { None };
-        let Some(conn) = found.filter(|conn| conn.phase == Phase::Open && !conn.write_shut) else {
+        let Some(conn) = found.filter(|conn| conn.phase == Phase::Open && !conn.flags.write_shut()) else {
             return Err(self.why_not_open(id));
         };
         let output = match &mut conn.output {
@@ -222,8 +235,8 @@ impl<H: Handler> Context<'_, H> {
         };
         push(output);
         let unsent = output.len();
-        if !conn.in_dirty {
-            conn.in_dirty = true;
+        if !conn.flags.in_dirty() {
+            conn.flags.set_in_dirty(true);
             self.conns.dirty.push(key);
         }
         if unsent >= self.conns.config.output_high { self.rose(key, unsent) } else { Ok(()) }
@@ -246,9 +259,9 @@ impl<H: Handler> Context<'_, H> {
     #[cold]
     fn rose(&mut self, key: Key, unsent: usize) -> Result<(), SendError> {
         if let Some(conn) = self.conns.slab.get_mut(key)
-            && !conn.in_marks
+            && !conn.flags.in_marks()
         {
-            conn.in_marks = true;
+            conn.flags.set_in_marks(true);
             self.conns.marks.push(key);
         }
         if unsent > self.conns.config.output_max {
@@ -261,10 +274,11 @@ impl<H: Handler> Context<'_, H> {
     /// Shuts our writing side down after what was sent has gone out; the peer sees the end of its input. Reading goes on, and the connection is closed by
     /// itself when the peer has shut down its side too. Nothing more can be sent.
     pub fn shutdown_write(&mut self, id: ConnId) {
+        self.conns.spill_replies_of(id.key());
         if let Some(conn) = self.open_mut(id)
-            && !conn.write_shut
+            && !conn.flags.write_shut()
         {
-            conn.write_shut = true;
+            conn.flags.set_write_shut(true);
             self.conns.list_dirty(id.key());
         }
     }
@@ -321,14 +335,14 @@ impl<H: Handler> Context<'_, H> {
     /// Stops reading from the connection until [`Context::resume`] took this and every other reason away. Frames that were read already wait too.
     pub fn pause(&mut self, id: ConnId, reason: PauseReason) {
         if let Some(conn) = self.open_mut(id) {
-            conn.pause(reason);
+            conn.flags.pause(reason);
         }
     }
 
     /// Takes one reason to pause away. Goes on in this turn or the next, never inside this call.
     pub fn resume(&mut self, id: ConnId, reason: PauseReason) {
         let Some(conn) = self.open_mut(id) else { return };
-        conn.unpause(reason);
+        conn.flags.unpause(reason);
         if conn.wants_drive() {
             self.conns.list_ready(id.key());
         }
@@ -404,7 +418,7 @@ impl<H: Handler> Context<'_, H> {
                 return Err(error.into());
             }
         }
-        Ok(self.conns.id(self.core, key))
+        Ok(self.conns.id(key))
     }
 
     /// For the service of a [`crate::TcpClient`]: no further attempts to connect. An open connection stays.
@@ -430,15 +444,12 @@ impl<H: Handler> Context<'_, H> {
     #[must_use]
     pub fn open_conns(&self) -> Vec<ConnId> {
         let keys = self.conns.slab.keys();
-        keys.into_iter()
-            .filter(|key| self.conns.open(*key).is_some())
-            .map(|key| self.conns.id(self.core, key))
-            .collect()
+        keys.into_iter().filter(|key| self.conns.open(*key).is_some()).map(|key| self.conns.id(key)).collect()
     }
 
     #[inline]
     fn is_mine(&self, id: ConnId) -> bool {
-        id.loop_index() == self.core.index && id.service() == u16::from(self.conns.service)
+        id.owner() == self.conns.owner
     }
 
     #[inline]

@@ -10,9 +10,10 @@ use crossbeam_channel::{Receiver, bounded};
 use mio::Poll;
 use rustc_hash::FxHashMap;
 
+use crate::batch::Batch;
 use crate::client::ClientState;
 use crate::config::{ClientConfig, LoopConfig, ServiceConfig};
-use crate::conn::{Conns, Readiness};
+use crate::conn::Conns;
 use crate::gate::Gate;
 use crate::group::Group;
 use crate::handle::{Adoption, ConnCommand, Control, LoopHandle, LoopShared, ServiceSlot, StopRequest};
@@ -161,7 +162,7 @@ impl EventLoop {
     ) -> Result<u8, PostError> {
         let index = u8::try_from(self.services.len()).ok().filter(|index| usize::from(*index) < SERVICES_MAX);
         let index = index.ok_or(PostError::Full)?;
-        let conns = Conns::new(index, config);
+        let conns = Conns::new(self.core.index, index, config);
         let mut cell =
             ServiceCell { handler, conns, posts: slot.receiver, listener: None, client: None, share };
         cell.start(&mut self.core);
@@ -342,23 +343,14 @@ impl EventLoop {
 
     fn run_events(&mut self) {
         let Self { events, services, core, scratch, .. } = self;
-        for event in events.iter() {
-            if event.token() == Token::WAKER {
-                core.stats.wakeups += 1;
-                continue;
-            }
-            core.stats.events += 1;
-            let token = Token::from_mio(event.token());
-            let readiness = Readiness {
-                readable: event.is_readable(),
-                writable: event.is_writable(),
-                read_closed: event.is_read_closed(),
-                error: event.is_error() || event.is_write_closed(),
-            };
-            if let Some(service) = services.get_mut(usize::from(token.service)) {
-                service.on_event(core, scratch, token, readiness);
+        let mut batch = Batch::new(events);
+        while let Some(service) = batch.service() {
+            match services.get_mut(usize::from(service)) {
+                Some(service) => service.on_events(core, scratch, &mut batch),
+                None => core.stats.wakeups += u64::from(batch.skip()),
             }
         }
+        core.stats.events += batch.taken;
         events.clear();
     }
 

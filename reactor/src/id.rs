@@ -10,14 +10,26 @@ use crate::slab::Key;
 /// the slot's next tenant has another generation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
-    loop_index: u16,
-    service: u16,
+    /// Loop and service in one number, so that names compare quickly.
+    owner: u32,
     key: Key,
 }
 
 impl ConnId {
-    pub(crate) const fn new(loop_index: u16, service: u8, key: Key) -> Self {
-        Self { loop_index, service: service as u16, key }
+    /// No connection's name: no slot has this number.
+    pub(crate) const NOBODY: Self = Self { owner: u32::MAX, key: Key { slot: u32::MAX, generation: 0 } };
+
+    pub(crate) const fn new(owner: u32, key: Key) -> Self {
+        Self { owner, key }
+    }
+
+    /// What the names of all connections of a service have in common.
+    pub(crate) const fn owner_of(loop_index: u16, service: u8) -> u32 {
+        ((loop_index as u32) << 16) | service as u32
+    }
+
+    pub(crate) const fn owner(self) -> u32 {
+        self.owner
     }
 
     pub(crate) const fn key(self) -> Key {
@@ -27,37 +39,33 @@ impl ConnId {
     /// The index of the loop that the connection lives on.
     #[must_use]
     pub const fn loop_index(self) -> u16 {
-        self.loop_index
+        (self.owner >> 16) as u16
     }
 
     /// The index of the connection's service on its loop.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
     pub const fn service(self) -> u16 {
-        self.service
+        self.owner as u16
     }
 
     /// The name as two numbers, for code that carries it without knowing this crate. [`ConnId::from_parts`] is the way back.
     #[must_use]
     pub const fn to_parts(self) -> (u32, u64) {
-        let owner = ((self.loop_index as u32) << 16) | self.service as u32;
-        (owner, ((self.key.generation as u64) << 32) | self.key.slot as u64)
+        (self.owner, ((self.key.generation as u64) << 32) | self.key.slot as u64)
     }
 
     /// The name that [`ConnId::to_parts`] took apart. Any other numbers give a name that reaches nobody.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "takes the halves of the numbers apart again")]
     pub const fn from_parts(owner: u32, token: u64) -> Self {
-        Self {
-            loop_index: (owner >> 16) as u16,
-            service: owner as u16,
-            key: Key { slot: token as u32, generation: (token >> 32) as u32 },
-        }
+        Self { owner, key: Key { slot: token as u32, generation: (token >> 32) as u32 } }
     }
 }
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}.{}", self.loop_index, self.service, self.key.slot, self.key.generation)
+        write!(f, "{}.{}.{}.{}", self.loop_index(), self.service(), self.key.slot, self.key.generation)
     }
 }
 
@@ -121,7 +129,7 @@ mod tests {
         let token = Token { service: 7, key };
         assert_eq!(Token::from_mio(token.to_mio()), token);
         assert!(Token::from_mio(Token::listener(3).to_mio()).is_listener());
-        let id = ConnId::new(513, 7, key);
+        let id = ConnId::new(ConnId::owner_of(513, 7), key);
         let (owner, word) = id.to_parts();
         assert_eq!(ConnId::from_parts(owner, word), id);
         assert_eq!(id.to_string(), "513.7.11259375.4294967295");

@@ -34,7 +34,7 @@ impl<H: Handler> ServiceCell<H> {
         let age = |ms: u32| Duration::from_millis(u64::from(core.now_ms.wrapping_sub(ms)));
         let (in_age, out_age) = (age(conn.last_in_ms), age(conn.last_out_ms));
         // While it is us who do not read, the peer's silence says nothing.
-        let in_age = if conn.paused() { Duration::ZERO } else { in_age };
+        let in_age = if conn.flags.paused() { Duration::ZERO } else { in_age };
         let rest = |limit: Option<Duration>, age: Duration| limit.map(|limit| limit.saturating_sub(age));
         let rests = [rest(idle, in_age.min(out_age)), rest(idle_read, in_age), rest(idle_write, out_age)];
         match rests.into_iter().flatten().min() {

@@ -4,13 +4,17 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use crate::codec::{Codec as _, Decoded, FrameError};
+use crate::config::ServiceConfig;
 use crate::conn::{Conn, Phase};
 use crate::context::Context;
+use crate::flags::Readiness;
 use crate::handler::Handler;
+use crate::id::Token;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
 use crate::reason::CloseReason;
 use crate::service::ServiceCell;
 use crate::slab::Key;
+use crate::watch::What;
 
 /// A frame of which so many bytes are missing is read into the connection's own buffer; a smaller rest is copied there from the loop's, which costs less
 /// than a read of its own.
@@ -26,13 +30,19 @@ struct Pass {
     wanted: usize,
 }
 
+impl Pass {
+    const fn new(config: &ServiceConfig) -> Self {
+        Self { bytes: config.read_bytes_per_turn, frames: config.frames_per_turn, wanted: 0 }
+    }
+}
+
 impl<H: Handler> Conn<H> {
     /// Counts what a read gave, of `offered` bytes of room. A short read means that the socket is drained, and a further read would only find `EAGAIN`. Not
     /// so when the event carried a close or error flag: that came with the same edge and would never be met.
     #[inline]
     pub(crate) fn count_in(&mut self, core: &mut LoopCore, count: usize, offered: usize) {
-        if count < offered && !self.hang_up {
-            self.readable = false;
+        if count < offered && !self.flags.hang_up() {
+            self.flags.set_readable(false);
         }
         self.last_in_ms = core.now_ms;
         self.bytes_in += count as u64;
@@ -41,14 +51,153 @@ impl<H: Handler> Conn<H> {
 }
 
 impl<H: Handler> ServiceCell<H> {
+    /// What an event leads to. The short way, which nearly all of them take: a read, one frame, and a write of what its callback sent.
+    #[inline]
+    pub(crate) fn on_event(
+        &mut self,
+        core: &mut LoopCore,
+        scratch: &mut [u8],
+        token: Token,
+        readiness: Readiness,
+    ) {
+        let key = token.key;
+        let Some(conn) = self.conns.slab.get_mut(key) else {
+            return self.on_other_event(core, token);
+        };
+        conn.flags.note(readiness);
+        if !conn.is_plain() {
+            return self.on_event_otherwise(core, scratch, key, readiness);
+        }
+        core.stats.reads += 1;
+        let count = match conn.stream.read(scratch) {
+            Ok(count) if count > 0 => count,
+            result => return self.read_nothing(core, key, result),
+        };
+        conn.count_in(core, count, scratch.len());
+        let fresh = scratch.get(..count).unwrap_or_default();
+        match conn.codec.decode(fresh) {
+            Ok(Decoded::Frame { start, end, consumed }) => {
+                conn.frames_in += 1;
+                core.stats.frames += 1;
+                let drained = !conn.flags.readable();
+                let frame = fresh.get(start..end).unwrap_or_default();
+                let id = self.conns.id(key);
+                self.conns.begin_replies(id);
+                let Self { handler, conns, client, .. } = self;
+                handler.on_frame(&mut Context { conns, core, client }, id, frame);
+                if consumed != count || !drained {
+                    self.serve_on(core, scratch, key, consumed, count);
+                }
+            }
+            decoded => self.serve_odd(core, key, fresh, decoded),
+        }
+        self.end_replies(core, key);
+        self.watch(core, What::Input);
+    }
+
+    /// An event of a connection for which there is more to do than to read.
+    #[cold]
+    fn on_event_otherwise(
+        &mut self,
+        core: &mut LoopCore,
+        scratch: &mut [u8],
+        key: Key,
+        readiness: Readiness,
+    ) {
+        let Some(conn) = self.conns.slab.get_mut(key) else { return };
+        if conn.phase == Phase::Connecting {
+            return self.finish_connect(core, key, readiness);
+        }
+        if conn.flags.writable() && conn.output.is_some() && !conn.flags.in_dirty() {
+            conn.flags.set_in_dirty(true);
+            self.conns.dirty.push(key);
+        }
+        // Who is on the ready list is served from there, so that each connection is served once per turn, whatever it has.
+        if conn.flags.readable() && !conn.flags.in_ready() {
+            self.serve_input(core, scratch, key);
+        }
+    }
+
+    /// Serves a connection's input, whatever it is, and writes what that made it send.
+    pub(crate) fn serve_input(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
+        let id = self.conns.id(key);
+        if self.conns.slab.get(key).is_some_and(Conn::takes_replies) {
+            self.conns.begin_replies(id);
+        }
+        self.drive(core, scratch, key);
+        self.end_replies(core, key);
+        self.watch(core, What::Input);
+    }
+
+    /// A callback of this connection's input panicked: that is its end.
+    #[cold]
+    pub(crate) fn on_input_panicked(&mut self, core: &mut LoopCore, key: Key) {
+        self.conns.replies.discard();
+        self.conns.begin_close(key, CloseReason::HandlerPanicked, true);
+        self.watch(core, What::Input);
+    }
+
+    /// The read gave no bytes.
+    #[cold]
+    fn read_nothing(&mut self, core: &mut LoopCore, key: Key, result: io::Result<usize>) {
+        match result {
+            Ok(_) => self.on_end_of_input(core, key),
+            Err(error) => self.read_failed(core, key, &error),
+        }
+        if self.conns.slab.get(key).is_some_and(Conn::wants_drive) {
+            self.conns.list_ready(key);
+        }
+    }
+
+    /// What a read gave does not begin with a whole frame.
+    #[cold]
+    fn serve_odd(
+        &mut self,
+        core: &mut LoopCore,
+        key: Key,
+        fresh: &[u8],
+        decoded: Result<Decoded, FrameError>,
+    ) {
+        match decoded {
+            Ok(Decoded::Incomplete { wanted }) => {
+                self.begin_frame(core, key);
+                self.keep_rest(core, key, fresh, wanted);
+            }
+            Ok(Decoded::Frame { .. }) => {}
+            Err(error) => self.on_bad_frame(core, key, error),
+        }
+        if self.conns.slab.get(key).is_some_and(Conn::wants_drive) {
+            self.conns.list_ready(key);
+        }
+    }
+
+    /// The first frame of `count` bytes that were read is served, and there is more: in `scratch` behind `used`, or in the socket.
+    #[inline(never)]
+    fn serve_on(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key, mut used: usize, count: usize) {
+        let mut pass = Pass::new(&self.conns.config);
+        pass.bytes = pass.bytes.saturating_sub(count);
+        pass.frames -= 1;
+        let fresh = scratch.get(..count).unwrap_or_default();
+        if used < count {
+            used += self.serve(core, key, fresh.get(used..).unwrap_or_default(), &mut pass);
+        }
+        if used < count {
+            self.keep_rest(core, key, fresh.get(used..).unwrap_or_default(), pass.wanted);
+        }
+        self.drive_on(core, scratch, key, pass);
+    }
+
     /// Serves a connection's input as far as its budget goes. What is left puts it on the ready list.
     pub(crate) fn drive(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
-        let config = &self.conns.config;
-        let mut pass = Pass { bytes: config.read_bytes_per_turn, frames: config.frames_per_turn, wanted: 0 };
+        let pass = Pass::new(&self.conns.config);
+        self.drive_on(core, scratch, key, pass);
+    }
+
+    fn drive_on(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key, mut pass: Pass) {
         loop {
             let Some(conn) = self.conns.slab.get_mut(key) else { return };
             if !conn.wants_drive() {
-                if conn.phase == Phase::Open && !conn.failed && !conn.input_dead {
+                if conn.phase == Phase::Open && !conn.flags.failed() && !conn.flags.input_dead() {
                     return;
                 }
                 return self.drive_otherwise(core, scratch, key);
@@ -56,7 +205,7 @@ impl<H: Handler> ServiceCell<H> {
             if pass.frames == 0 || pass.bytes == 0 {
                 return self.conns.list_ready(key);
             }
-            if conn.undecoded {
+            if conn.flags.undecoded() {
                 self.serve_buffered(core, key, &mut pass);
             } else if conn.input.is_some() {
                 self.read_behind(core, scratch, key, &mut pass);
@@ -67,9 +216,9 @@ impl<H: Handler> ServiceCell<H> {
                     Ok(count) => {
                         conn.count_in(core, count, scratch.len());
                         pass.bytes = pass.bytes.saturating_sub(count);
-                        let drained = !conn.readable;
+                        let drained = !conn.flags.readable();
                         let fresh = scratch.get(..count).unwrap_or_default();
-                        let used = self.serve_fresh(core, key, fresh, &mut pass);
+                        let used = self.serve(core, key, fresh, &mut pass);
                         if used < count {
                             self.keep_rest(core, key, fresh.get(used..).unwrap_or_default(), pass.wanted);
                         } else if drained {
@@ -78,37 +227,6 @@ impl<H: Handler> ServiceCell<H> {
                     }
                     Err(error) => self.read_failed(core, key, &error),
                 }
-            }
-        }
-    }
-
-    /// Serves bytes that nothing waits before. Most often they are one whole frame.
-    #[inline]
-    fn serve_fresh(&mut self, core: &mut LoopCore, key: Key, fresh: &[u8], pass: &mut Pass) -> usize {
-        let id = self.conns.id(core, key);
-        let Some(conn) = self.conns.slab.get_mut(key) else { return fresh.len() };
-        pass.wanted = 0;
-        match conn.codec.decode(fresh) {
-            Ok(Decoded::Frame { start, end, consumed }) => {
-                pass.frames -= 1;
-                conn.frames_in += 1;
-                core.stats.frames += 1;
-                let frame = fresh.get(start..end).unwrap_or_default();
-                let Self { handler, conns, client, .. } = self;
-                handler.on_frame(&mut Context { conns, core, client }, id, frame);
-                match fresh.get(consumed..) {
-                    Some(rest) if !rest.is_empty() => consumed + self.serve(core, key, rest, pass),
-                    _ => fresh.len(),
-                }
-            }
-            Ok(Decoded::Incomplete { wanted }) => {
-                pass.wanted = wanted;
-                self.begin_frame(core, key);
-                0
-            }
-            Err(error) => {
-                self.on_bad_frame(core, key, error);
-                0
             }
         }
     }
@@ -134,7 +252,7 @@ impl<H: Handler> ServiceCell<H> {
             ErrorKind::WouldBlock => {
                 core.stats.reads_blocked += 1;
                 if let Some(conn) = self.conns.slab.get_mut(key) {
-                    conn.readable = false;
+                    conn.flags.set_readable(false);
                 }
             }
             ErrorKind::Interrupted => {}
@@ -174,14 +292,14 @@ impl<H: Handler> ServiceCell<H> {
     fn serve_buffered(&mut self, core: &mut LoopCore, key: Key, pass: &mut Pass) {
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
         let Some(mut buffer) = conn.input.take() else {
-            conn.undecoded = false;
+            conn.flags.set_undecoded(false);
             return;
         };
         let used = self.serve(core, key, buffer.as_slice(), pass);
         buffer.consume(used);
         buffer.want(pass.wanted);
         match self.conns.slab.get_mut(key) {
-            Some(conn) if conn.phase == Phase::Open && !conn.input_dead && !buffer.is_empty() => {
+            Some(conn) if conn.phase == Phase::Open && !conn.flags.input_dead() && !buffer.is_empty() => {
                 conn.input = Some(buffer);
             }
             _ => core.give_input(buffer),
@@ -191,7 +309,7 @@ impl<H: Handler> ServiceCell<H> {
     /// Keeps what the codec could not use yet.
     fn keep_rest(&mut self, core: &mut LoopCore, key: Key, rest: &[u8], wanted: usize) {
         if let Some(conn) = self.conns.open_mut(key)
-            && !conn.input_dead
+            && !conn.flags.input_dead()
         {
             let mut buffer = core.take_input();
             buffer.extend(rest);
@@ -202,20 +320,20 @@ impl<H: Handler> ServiceCell<H> {
 
     /// Hands the frames at the start of `bytes` to the handler and says how many bytes they took.
     fn serve(&mut self, core: &mut LoopCore, key: Key, bytes: &[u8], pass: &mut Pass) -> usize {
-        let id = self.conns.id(core, key);
+        let id = self.conns.id(key);
         let mut used = 0;
         pass.wanted = 0;
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
             // The handler may have closed, paused or poisoned the connection with the last frame.
             let Some(conn) = self.conns.open_mut(key) else { return used };
-            conn.undecoded = false;
-            if rest.is_empty() || conn.input_dead {
+            conn.flags.set_undecoded(false);
+            if rest.is_empty() || conn.flags.input_dead() {
                 core.cancel(&mut conn.frame_timer);
                 return used;
             }
-            if conn.paused() || pass.frames == 0 {
-                conn.undecoded = true;
+            if conn.flags.paused() || pass.frames == 0 {
+                conn.flags.set_undecoded(true);
                 core.cancel(&mut conn.frame_timer);
                 return used;
             }
@@ -248,9 +366,9 @@ impl<H: Handler> ServiceCell<H> {
 
     #[cold]
     fn on_bad_frame(&mut self, core: &mut LoopCore, key: Key, error: FrameError) {
-        let id = self.conns.id(core, key);
+        let id = self.conns.id(key);
         let Some(conn) = self.conns.open_mut(key) else { return };
-        conn.input_dead = true;
+        conn.flags.set_input_dead(true);
         core.cancel(&mut conn.frame_timer);
         let Self { handler, conns, client, .. } = self;
         handler.on_frame_error(&mut Context { conns, core, client }, id, error);
@@ -276,9 +394,9 @@ impl<H: Handler> ServiceCell<H> {
         let timer = Timer { service: self.conns.service, conn: Some(key), kind: TimerKind::Frame };
         let Some(conn) = self.conns.open_mut(key) else { return };
         conn.frame_timer = None;
-        if conn.paused() {
+        if conn.flags.paused() {
             // It is us who do not read the rest. The codec is asked again when reading goes on, and the time begins anew.
-            conn.undecoded = true;
+            conn.flags.set_undecoded(true);
             return;
         }
         let age_ms = core.now_ms.wrapping_sub(conn.frame_since_ms);
@@ -298,14 +416,14 @@ impl<H: Handler> ServiceCell<H> {
     /// `read() == 0`: the one sure end of input. What is still to be sent is the handler's decision.
     fn on_end_of_input(&mut self, core: &mut LoopCore, key: Key) {
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
-        conn.peer_eof = true;
-        conn.readable = false;
-        let finished = conn.write_shut && conn.output.is_none();
+        conn.flags.set_peer_eof(true);
+        conn.flags.set_readable(false);
+        let finished = conn.flags.write_shut() && conn.output.is_none();
         core.cancel(&mut conn.frame_timer);
         if let Some(buffer) = conn.input.take() {
             core.give_input(buffer);
         }
-        let id = self.conns.id(core, key);
+        let id = self.conns.id(key);
         let Self { handler, conns, client, .. } = self;
         handler.on_eof(&mut Context { conns, core, client }, id);
         if finished {
@@ -317,13 +435,13 @@ impl<H: Handler> ServiceCell<H> {
     /// Notices the end of a connection whose input is not read, so that reading would not meet it.
     fn notice_end(&mut self, core: &mut LoopCore, key: Key) {
         let Some(conn) = self.conns.open_mut(key) else { return };
-        if conn.failed && (conn.paused() || conn.input_dead || conn.peer_eof) {
+        if conn.flags.failed() && (conn.flags.paused() || conn.flags.input_dead() || conn.flags.peer_eof()) {
             let reason = match conn.stream.take_error() {
                 Ok(Some(error)) => CloseReason::from_io(&error),
                 _ => CloseReason::PeerReset,
             };
             self.conns.begin_close(key, reason, true);
-        } else if conn.input_dead && conn.hang_up && !conn.peer_eof {
+        } else if conn.flags.input_dead() && conn.flags.hang_up() && !conn.flags.peer_eof() {
             // Nothing more would be taken from this input; that it has ended is still news.
             self.on_end_of_input(core, key);
         }
@@ -334,13 +452,13 @@ impl<H: Handler> ServiceCell<H> {
     pub(crate) fn discard_input(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
         let mut budget = self.conns.config.read_bytes_per_turn;
-        while conn.readable && !conn.peer_eof {
+        while conn.flags.readable() && !conn.flags.peer_eof() {
             if budget == 0 {
                 return self.conns.list_ready(key);
             }
             core.stats.reads += 1;
             match conn.stream.read(scratch) {
-                Ok(0) => conn.peer_eof = true,
+                Ok(0) => conn.flags.set_peer_eof(true),
                 Ok(count) => {
                     conn.count_in(core, count, scratch.len());
                     budget = budget.saturating_sub(count);
@@ -348,14 +466,14 @@ impl<H: Handler> ServiceCell<H> {
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => {
                         core.stats.reads_blocked += 1;
-                        conn.readable = false;
+                        conn.flags.set_readable(false);
                     }
                     ErrorKind::Interrupted => {}
                     _ => return self.conns.doomed.push(key),
                 },
             }
         }
-        if conn.peer_eof && conn.phase == Phase::Lingering {
+        if conn.flags.peer_eof() && conn.phase == Phase::Lingering {
             self.conns.doomed.push(key);
         }
     }

@@ -16,12 +16,12 @@ impl<H: Handler> Conns<H> {
         let mut high = false;
         if let Some(conn) = self.open_mut(sink) {
             conn.make_extras().sources.push(source);
-            high = conn.above_high;
+            high = conn.flags.above_high();
         }
         if let Some(conn) = self.open_mut(source) {
             conn.make_extras().sink = Some(sink);
             if high {
-                conn.pause(PauseReason::LINK);
+                conn.flags.pause(PauseReason::LINK);
             }
         }
         true
@@ -62,7 +62,7 @@ impl<H: Handler> Conns<H> {
         let sources = self.slab.get(sink).and_then(|conn| conn.extras().map(|extras| extras.sources.clone()));
         for source in sources.unwrap_or_default() {
             if let Some(conn) = self.open_mut(source) {
-                conn.pause(PauseReason::LINK);
+                conn.flags.pause(PauseReason::LINK);
             }
         }
     }
@@ -77,7 +77,7 @@ impl<H: Handler> Conns<H> {
 
     fn resume_source(&mut self, source: Key) {
         let Some(conn) = self.open_mut(source) else { return };
-        conn.unpause(PauseReason::LINK);
+        conn.flags.unpause(PauseReason::LINK);
         if conn.wants_drive() {
             self.list_ready(source);
         }

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, REUSE_MAX};
 use crate::config::LoopConfig;
 use crate::group::Groups;
 use crate::handle::{LoopHandle, LoopShared};
@@ -72,6 +72,8 @@ pub(crate) struct LoopCore {
     inputs: Vec<Box<Buffer>>,
     #[expect(clippy::vec_box, reason = "the boxes themselves move between pool and connections")]
     outputs: Vec<Box<OutputQueue>>,
+    /// Where frames are encoded before they are sent.
+    frame: Vec<u8>,
     pub(crate) stats: LoopStats,
     pub(crate) rng: fastrand::Rng,
     pub(crate) shared: Arc<LoopShared>,
@@ -97,6 +99,7 @@ impl LoopCore {
             config,
             inputs: Vec::new(),
             outputs: Vec::new(),
+            frame: Vec::new(),
             stats: LoopStats::default(),
             rng: fastrand::Rng::new(),
             shared,
@@ -160,6 +163,18 @@ impl LoopCore {
                 queue.clear();
             }
             self.outputs.push(queue);
+        }
+    }
+
+    /// An empty buffer for one frame.
+    pub(crate) fn take_frame(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.frame)
+    }
+
+    pub(crate) fn give_frame(&mut self, mut frame: Vec<u8>) {
+        if frame.capacity() <= REUSE_MAX {
+            frame.clear();
+            self.frame = frame;
         }
     }
 

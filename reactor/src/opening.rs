@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 
 use crate::address::Address;
-use crate::conn::{Conn, Phase, Readiness};
+use crate::conn::{Conn, Phase};
+use crate::flags::Readiness;
 use crate::handler::{Handler, OpenInfo};
 use crate::id::Token;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
@@ -37,7 +38,7 @@ impl<H: Handler> ServiceCell<H> {
             let key = conns.slab.insert(Conn::new(stream, peer.clone(), codec, phase, now_ms)).ok()?;
             let token = Token { service: conns.service, key }.to_mio();
             let conn = conns.slab.get_mut(key)?;
-            conn.counted = counted;
+            conn.flags.set_counted(counted);
             if let Err(error) = conn.stream.register(&core.registry, token) {
                 log::warn!("cannot register the connection of {peer}: {error}");
                 conns.slab.remove(key);
@@ -80,9 +81,9 @@ impl<H: Handler> ServiceCell<H> {
     /// Tells the handler of an open connection and keeps the state that it returns.
     fn opened(&mut self, core: &mut LoopCore, key: Key, info: &OpenInfo) {
         core.stats.opened += 1;
-        let id = self.conns.id(core, key);
+        let id = self.conns.id(key);
         if let Some(conn) = self.conns.slab.get_mut(key) {
-            conn.opened = true;
+            conn.flags.set_opened(true);
         }
         let state = self.call_for(core, key, What::Open, |handler, cx| handler.on_open(cx, id, info));
         if let (Some(state), Some(conn)) = (state, self.conns.slab.get_mut(key)) {
@@ -116,7 +117,8 @@ impl<H: Handler> ServiceCell<H> {
         conn.phase = Phase::Open;
         conn.peer = peer.clone();
         (conn.opened_ms, conn.last_in_ms, conn.last_out_ms) = (core.now_ms, core.now_ms, core.now_ms);
-        conn.note(Readiness { writable: true, ..readiness });
+        conn.flags.note(readiness);
+        conn.flags.set_writable(true);
         core.cancel(&mut conn.life_timer);
         self.share.load.fetch_add(1, Ordering::Relaxed);
         if let Some(client) = &mut self.client {
@@ -128,7 +130,7 @@ impl<H: Handler> ServiceCell<H> {
 
     /// The one end of an attempt that did not become a connection.
     pub(crate) fn connect_failed(&mut self, core: &mut LoopCore, key: Key, error: ConnectError) {
-        let id = self.conns.id(core, key);
+        let id = self.conns.id(key);
         if let Some(mut conn) = self.conns.slab.remove(key) {
             conn.cancel_timers(core);
         }
@@ -163,7 +165,7 @@ impl<H: Handler> ServiceCell<H> {
     /// Reads on in the preface. `true` when it is over and the connection is open.
     pub(crate) fn read_preface(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) -> bool {
         let Some(conn) = self.conns.slab.get_mut(key) else { return false };
-        while conn.readable {
+        while conn.flags.readable() {
             core.stats.reads += 1;
             match conn.stream.read(scratch) {
                 Ok(0) => {
@@ -215,12 +217,12 @@ impl<H: Handler> ServiceCell<H> {
                 return false;
             }
             if let Some(conn) = self.conns.slab.get_mut(key) {
-                conn.counted = true;
+                conn.flags.set_counted(true);
             }
         }
         if let Some(conn) = self.conns.slab.get_mut(key) {
             conn.phase = Phase::Open;
-            conn.undecoded = conn.input.as_ref().is_some_and(|input| !input.is_empty());
+            conn.flags.set_undecoded(conn.input.as_ref().is_some_and(|input| !input.is_empty()));
         }
         self.opened(core, key, &OpenInfo { peer, proxy, outbound: false });
         true

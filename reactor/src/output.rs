@@ -13,13 +13,13 @@ impl<H: Handler> ServiceCell<H> {
     #[inline]
     pub(crate) fn flush(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
-        conn.in_dirty = false;
-        if conn.phase == Phase::Closing && conn.aborting {
+        conn.flags.set_in_dirty(false);
+        if conn.phase == Phase::Closing && conn.flags.aborting() {
             return;
         }
         let mut failed = None;
         if let Some(output) = &mut conn.output {
-            while conn.writable && !output.is_empty() {
+            while conn.flags.writable() && !output.is_empty() {
                 core.stats.writes += 1;
                 match output.write_to(&mut conn.stream) {
                     Ok(step) => {
@@ -27,7 +27,7 @@ impl<H: Handler> ServiceCell<H> {
                         conn.last_out_ms = core.now_ms;
                         core.stats.bytes_out += step.written as u64;
                         // A stream socket that took less than it was offered is full: the next write would only say so.
-                        conn.writable = !step.short;
+                        conn.flags.set_writable(!step.short);
                     }
                     Err(error) => {
                         failed = Some(CloseReason::from_io(&error));
@@ -40,7 +40,7 @@ impl<H: Handler> ServiceCell<H> {
                 if let Some(queue) = conn.output.take() {
                     core.give_output(queue);
                 }
-                if conn.phase != Phase::Open || conn.above_high || conn.write_shut {
+                if conn.phase != Phase::Open || conn.flags.above_high() || conn.flags.write_shut() {
                     self.flushed(core, scratch, key);
                 }
                 return;
@@ -55,15 +55,15 @@ impl<H: Handler> ServiceCell<H> {
         if conn.phase == Phase::Draining {
             return self.linger(core, scratch, key);
         }
-        if conn.above_high && !conn.in_marks {
-            conn.in_marks = true;
+        if conn.flags.above_high() && !conn.flags.in_marks() {
+            conn.flags.set_in_marks(true);
             self.conns.marks.push(key);
         }
-        if conn.write_shut && conn.phase == Phase::Open {
+        if conn.flags.write_shut() && conn.phase == Phase::Open {
             if let Err(error) = conn.stream.shutdown_write() {
                 log::debug!("cannot shut down the connection of {}: {error}", conn.peer);
             }
-            if conn.peer_eof {
+            if conn.flags.peer_eof() {
                 // Both directions have ended: nothing can happen on this connection any more.
                 self.conns.begin_close(key, CloseReason::PeerClosed, false);
             }
@@ -94,8 +94,8 @@ impl<H: Handler> ServiceCell<H> {
             let timer = Timer { service: self.conns.service, conn: Some(key), kind: TimerKind::Stall };
             conn.stall_timer = Some(core.timers.insert(core.deadline(limit), timer));
         }
-        if conn.above_high && !conn.in_marks {
-            conn.in_marks = true;
+        if conn.flags.above_high() && !conn.flags.in_marks() {
+            conn.flags.set_in_marks(true);
             self.conns.marks.push(key);
         }
     }
@@ -119,22 +119,22 @@ impl<H: Handler> ServiceCell<H> {
     pub(crate) fn settle_marks(&mut self, core: &mut LoopCore, key: Key) {
         let (high, low) = (self.conns.config.output_high, self.conns.config.output_low);
         let pause_at = self.conns.config.output_pauses_reading;
-        let id = self.conns.id(core, key);
+        let id = self.conns.id(key);
         let Some(conn) = self.conns.slab.get_mut(key) else { return };
-        conn.in_marks = false;
+        conn.flags.set_in_marks(false);
         if conn.phase != Phase::Open {
             return;
         }
         let unsent = conn.unsent();
         if unsent >= pause_at {
-            conn.pause(PauseReason::OUTPUT);
+            conn.flags.pause(PauseReason::OUTPUT);
         }
-        if unsent >= high && !conn.above_high {
-            conn.above_high = true;
+        if unsent >= high && !conn.flags.above_high() {
+            conn.flags.set_above_high(true);
             self.conns.pause_sources(key);
             self.call_for(core, key, What::Mark, |handler, cx| handler.on_high_water(cx, id));
-        } else if unsent <= low && conn.above_high {
-            conn.above_high = false;
+        } else if unsent <= low && conn.flags.above_high() {
+            conn.flags.set_above_high(false);
             self.conns.resume_sources(key);
             self.call_for(core, key, What::Mark, |handler, cx| {
                 cx.resume(id, PauseReason::OUTPUT);

@@ -15,7 +15,7 @@ const CHUNK_MIN: usize = 4 * 1024;
 /// long output drains.
 const CHUNK_MAX: usize = 64 * 1024;
 /// Up to here a copy is cheaper than a reference count and a slice of its own in the write.
-const COPY_MAX: usize = 512;
+pub(crate) const COPY_MAX: usize = 512;
 /// Slices in one write: below IOV_MAX (1024 on Linux and the BSDs), and few enough to lie on the stack (1 KiB). With
 /// slices above `COPY_MAX` such a write has at least 32 KiB, so the system call is well paid for.
 const SLICES_MAX: usize = 64;

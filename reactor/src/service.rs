@@ -11,8 +11,9 @@ use rustc_hash::FxHashSet;
 
 use crate::address::Address;
 use crate::address_counts::AddressCounts;
+use crate::batch::Batch;
 use crate::client::ClientState;
-use crate::conn::{Conns, Phase, Readiness};
+use crate::conn::Conns;
 use crate::context::Context;
 use crate::handle::ConnCommand;
 use crate::handler::{Handler, TimerFired};
@@ -30,7 +31,7 @@ use crate::watch::What;
 pub(crate) trait Service {
     fn name(&self) -> &'static str;
     fn begin_turn(&mut self);
-    fn on_event(&mut self, core: &mut LoopCore, scratch: &mut [u8], token: Token, readiness: Readiness);
+    fn on_events(&mut self, core: &mut LoopCore, scratch: &mut [u8], batch: &mut Batch<'_>);
     fn run_ready(&mut self, core: &mut LoopCore, scratch: &mut [u8]);
     fn run_posts(&mut self, core: &mut LoopCore, at_most: usize);
     fn on_timer(&mut self, core: &mut LoopCore, key: TimerKey, timer: Timer);
@@ -147,7 +148,7 @@ impl<H: Handler> ServiceCell<H> {
             TimerKind::User(token) => {
                 if let Some(conn) = self.conns.open_mut(key) {
                     conn.forget_timer(timer_key);
-                    let fired = TimerFired { key: timer_key, conn: Some(self.conns.id(core, key)), token };
+                    let fired = TimerFired { key: timer_key, conn: Some(self.conns.id(key)), token };
                     self.call_for(core, key, What::Timer, |handler, cx| handler.on_timer(cx, fired));
                 }
             }
@@ -156,20 +157,6 @@ impl<H: Handler> ServiceCell<H> {
             TimerKind::Idle => self.on_idle_timer(core, key),
             TimerKind::Life => self.on_life_timer(core, key),
             TimerKind::Every { .. } | TimerKind::AcceptRetry | TimerKind::Reconnect | TimerKind::Task(_) => {}
-        }
-    }
-
-    /// Serves a connection's input, and writes what that made it send while the bytes are still in the cache; a panic on the way is its end.
-    #[inline]
-    fn serve_input(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
-        if guarded(core, |core| self.drive(core, scratch, key)).is_none() {
-            self.conns.begin_close(key, CloseReason::HandlerPanicked, true);
-        }
-        self.watch(core, What::Input);
-        // Not where it sent to others after itself: they may send to it in this turn too, and a turn's messages are to leave in one write.
-        if self.conns.dirty.last() == Some(&key) {
-            self.conns.dirty.pop();
-            self.flush(core, scratch, key);
         }
     }
 }
@@ -183,21 +170,16 @@ impl<H: Handler> Service for ServiceCell<H> {
         self.conns.ready_due = self.conns.ready.len();
     }
 
-    fn on_event(&mut self, core: &mut LoopCore, scratch: &mut [u8], token: Token, readiness: Readiness) {
-        let Some(conn) = self.conns.slab.get_mut(token.key) else {
-            return self.on_other_event(core, token);
-        };
-        if conn.phase == Phase::Connecting {
-            return self.finish_connect(core, token.key, readiness);
-        }
-        conn.note(readiness);
-        if conn.writable && conn.output.is_some() && !conn.in_dirty {
-            conn.in_dirty = true;
-            self.conns.dirty.push(token.key);
-        }
-        // Who is on the ready list is served from there, so that each connection is served once per turn, whatever it has.
-        if conn.readable && !conn.in_ready {
-            self.serve_input(core, scratch, token.key);
+    fn on_events(&mut self, core: &mut LoopCore, scratch: &mut [u8], batch: &mut Batch<'_>) {
+        // One guard for all of them: a callback that panics ends its connection, and the rest goes on.
+        while guarded(core, |core| {
+            while let Some((token, readiness)) = batch.take(self.conns.service) {
+                self.on_event(core, scratch, token, readiness);
+            }
+        })
+        .is_none()
+        {
+            self.on_input_panicked(core, batch.last);
         }
     }
 
@@ -205,8 +187,10 @@ impl<H: Handler> Service for ServiceCell<H> {
         for _ in 0..std::mem::take(&mut self.conns.ready_due) {
             let Some(key) = self.conns.ready.pop_front() else { break };
             if let Some(conn) = self.conns.slab.get_mut(key) {
-                conn.in_ready = false;
-                self.serve_input(core, scratch, key);
+                conn.flags.set_in_ready(false);
+                if guarded(core, |core| self.serve_input(core, scratch, key)).is_none() {
+                    self.on_input_panicked(core, key);
+                }
             }
         }
         if self.listener.as_ref().is_some_and(|listener| listener.ready) {
@@ -310,7 +294,7 @@ impl<H: Handler> Service for ServiceCell<H> {
         let Self { conns, client, .. } = self;
         let mut cx = Context::<H> { conns, core, client };
         for key in keys {
-            let id = cx.conns.id(cx.core, *key);
+            let id = cx.conns.id(*key);
             // A member that closes leaves the group; one that is too far behind is closed for it.
             let _ = cx.send_bytes(id, bytes.clone());
         }
@@ -382,7 +366,7 @@ impl<H: Handler> Service for ServiceCell<H> {
 impl<H: Handler> ServiceCell<H> {
     /// An event for the listener, or for a connection that is gone.
     #[cold]
-    fn on_other_event(&mut self, core: &mut LoopCore, token: Token) {
+    pub(crate) fn on_other_event(&mut self, core: &mut LoopCore, token: Token) {
         match &mut self.listener {
             // Accepted when the events are done, once per turn.
             Some(listener) if token.is_listener() => listener.ready = true,
@@ -399,8 +383,9 @@ mod tests {
     use super::*;
     use crate::codec::LinesCodec;
     use crate::config::{LoopConfig, ServiceConfig};
-    use crate::conn::Conn;
+    use crate::conn::{Conn, Phase};
     use crate::event_loop::EventLoop;
+    use crate::flags::Readiness;
     use crate::handler::OpenInfo;
     use crate::reason::ConnectError;
 
@@ -438,9 +423,8 @@ mod tests {
         fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}
     }
 
-    const ALL: Readiness = Readiness { readable: true, writable: true, read_closed: true, error: true };
-    const WRITABLE: Readiness =
-        Readiness { readable: false, writable: true, read_closed: false, error: false };
+    const ALL: Readiness = Readiness::new(true, true, true, true);
+    const WRITABLE: Readiness = Readiness::new(false, true, false, false);
 
     const SCRATCH: [u8; 4096] = [0; 4096];
 
@@ -448,7 +432,7 @@ mod tests {
         let (_, posts) = crossbeam_channel::bounded(1);
         let cell = ServiceCell {
             handler: Diary::default(),
-            conns: Conns::new(0, ServiceConfig::default()),
+            conns: Conns::new(0, 0, ServiceConfig::default()),
             posts,
             listener: None,
             client: None,
@@ -484,7 +468,7 @@ mod tests {
         cell.on_event(&mut event_loop.core, &mut SCRATCH.clone(), old_token, ALL);
         assert_eq!(event_loop.core.stats.stale_events, 1);
         let conn = cell.conns.slab.get(new).unwrap();
-        assert!(!conn.readable && !conn.hang_up && !conn.failed && !cell.has_work());
+        assert!(!conn.flags.readable() && !conn.flags.hang_up() && !conn.flags.failed() && !cell.has_work());
     }
 
     #[test]
@@ -513,7 +497,7 @@ mod tests {
         }
         cell.on_stall_timer(core, key);
         let conn = cell.conns.slab.get(key).unwrap();
-        assert!(conn.phase == Phase::Closing && conn.aborting);
+        assert!(conn.phase == Phase::Closing && conn.flags.aborting());
         assert_eq!(cell.conns.closing, [(key, CloseReason::WriteStalled)]);
     }
 
