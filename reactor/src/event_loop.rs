@@ -25,7 +25,6 @@ use crate::reason::PostError;
 use crate::service::{ServerShare, Service, ServiceCell, note_panic};
 use crate::stats::{LoopStats, SharedStats};
 use crate::timer::TimerKey;
-use crate::wake::WakeFlag;
 
 /// Of the turns with a single callback, one in so many is timed exactly, for a reading of the clock costs about a hundredth of such a turn. That one of them takes
 /// long is noticed all the same, by a clock that is coarser and cheaper.
@@ -86,7 +85,6 @@ impl EventLoop {
         let (control, receiver) = bounded(config.tasks_max.max(1));
         let shared = Arc::new(LoopShared {
             index,
-            flag: WakeFlag::new(),
             waker: mio::Waker::new(poll.registry(), Token::WAKER)?,
             control,
             gate: Gate::new(),
@@ -289,13 +287,13 @@ impl EventLoop {
         }
         if timeout != Some(Duration::ZERO) {
             // Announce the sleep first, look at the queues after: a producer does it the other way round, so one of the two sees the other.
-            self.core.shared.flag.prepare_sleep();
+            self.core.shared.gate.prepare_sleep();
             if self.has_posts() {
                 timeout = Some(Duration::ZERO);
             }
         }
         let result = self.poll.poll(&mut self.events, timeout);
-        self.core.shared.flag.awake();
+        self.core.shared.gate.awake();
         match result {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();

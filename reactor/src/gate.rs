@@ -1,4 +1,28 @@
-//! The door of a loop's queues: open until the loop ends, and closed in such a way that nothing is pushed unseen behind the last look.
+//! The door of a loop's queues and its bell, in one word: whether the loop still takes anything, and whether it has to be woken for it.
+//!
+//! The loop and its producers keep to this order:
+//!
+//! ```text
+//! producer                            loop
+//!   P1  enter()                         L1  prepare_sleep()
+//!   P2  push to the queue               L2  anything in the queue?  yes: awake(), and handle it
+//!   P3  ring(): leave; woken needed?    L3                          no: wait, awake(), and handle what came
+//!   P4  if so, write the eventfd
+//! ```
+//!
+//! # Why no wake-up is lost, and none is needed while the loop is awake
+//!
+//! P3 and L1 are both read-modify-writes of the one word, so one of them comes first, and the later one sees what the earlier one released. If P3 is first, the
+//! loop's look into the queue (L2) sees the push. If L1 is first, P3 sees that the loop sleeps. No fence is needed, as it would be with a flag in a word of its
+//! own, where each side writes one place and reads the other's.
+//!
+//! When several producers see that the loop sleeps, the taking of the bit lets exactly one of them have it: whoever has it goes on to write the eventfd, and the
+//! others rely on that. A wake-up that comes when the loop has noticed by itself makes it turn once for nothing and is harmless; it cannot be mistaken for a later
+//! one, for the loop looks at the queue before each sleep.
+//!
+//! # Why nothing is pushed unseen
+//!
+//! Count and door are one word too: each producer comes either before the closing, and is waited for, or after it, and is told.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -9,23 +33,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(not(loom))]
 use std::thread::yield_now;
 
-/// Lets producers in until the loop closes it; closing waits for those who are inside, so that whatever they pushed is seen by the last drain.
-///
-/// Count and door are one word, so each producer comes either before the closing, and is waited for, or after it, and is told.
+/// Lets producers in until the loop closes it; see the module's text.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// How many are inside, and the top bit once closed.
+    /// How many are inside, and two bits above.
     state: AtomicUsize,
 }
 
-const CLOSED: usize = !(usize::MAX >> 1);
+/// Nobody is let in any more.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+/// The loop sleeps, or is about to, and nobody has undertaken to wake it.
+const ASLEEP: usize = 1 << (usize::BITS - 2);
 
 impl Gate {
+    /// The gate of a loop that is awake. A loop that does not run yet counts as awake: it looks at its queues before its first sleep.
     pub(crate) fn new() -> Self {
         Self { state: AtomicUsize::new(0) }
     }
 
-    /// Lets a producer in, until it drops what it gets.
+    /// Lets a producer in, until it rings or drops what it gets.
     #[inline]
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
         let before = self.state.fetch_add(1, Ordering::Acquire);
@@ -34,11 +60,30 @@ impl Gate {
         if before & CLOSED == 0 { Some(inside) } else { None }
     }
 
+    /// Loop thread: announces that it is about to sleep. The queues must be looked at between this and the sleep.
+    pub(crate) fn prepare_sleep(&self) {
+        self.state.fetch_or(ASLEEP, Ordering::AcqRel);
+    }
+
+    /// Loop thread: after the sleep, or instead of it.
+    pub(crate) fn awake(&self) {
+        // Whoever saw the bit has taken it; then there is nothing to write.
+        if self.state.load(Ordering::Relaxed) & ASLEEP != 0 {
+            self.state.fetch_and(!ASLEEP, Ordering::Relaxed);
+        }
+    }
+
+    /// Any thread, when it left something where no queue is: whether it has to wake the loop.
+    #[must_use = "whoever is told to wake the loop has to do it, or nobody does"]
+    pub(crate) fn needs_wake(&self) -> bool {
+        self.state.fetch_and(!ASLEEP, Ordering::AcqRel) & ASLEEP != 0
+    }
+
     /// Lets nobody in any more, and waits for those who are inside.
     pub(crate) fn close(&self) {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
-        // Producers are inside for one `try_send` and one eventfd write: a matter of microseconds.
-        while self.state.load(Ordering::Acquire) != CLOSED {
+        // Producers are inside for one `try_send`: a matter of nanoseconds, unless the system takes the processor from them.
+        while self.state.load(Ordering::Acquire) & !ASLEEP != CLOSED {
             yield_now();
         }
     }
@@ -47,16 +92,31 @@ impl Gate {
 /// A producer that is inside.
 pub(crate) struct Inside<'a>(&'a Gate);
 
+impl Inside<'_> {
+    /// After the push: leaves, and says whether this caller has to wake the loop. True for one caller per sleep at most.
+    #[inline]
+    #[must_use = "whoever is told to wake the loop has to do it, or nobody does"]
+    pub(crate) fn ring(self) -> bool {
+        let gate = self.0;
+        std::mem::forget(self);
+        // Releases the push, and acquires nothing but the bit.
+        let before = gate.state.fetch_sub(1, Ordering::AcqRel);
+        before & ASLEEP != 0 && gate.needs_wake()
+    }
+}
+
 impl Drop for Inside<'_> {
     #[inline]
     fn drop(&mut self) {
-        // What was pushed is seen by whoever sees the producer gone.
         self.0.state.fetch_sub(1, Ordering::Release);
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -67,30 +127,207 @@ mod tests {
         assert!(gate.enter().is_none());
         assert_eq!(gate.state.load(Ordering::SeqCst), CLOSED);
     }
+
+    #[test]
+    fn a_loop_that_is_awake_is_not_woken() {
+        let gate = Gate::new();
+        assert!(!gate.enter().unwrap().ring());
+        gate.prepare_sleep();
+        gate.awake();
+        assert!(!gate.enter().unwrap().ring());
+    }
+
+    #[test]
+    fn one_sleep_takes_one_wake_up() {
+        let gate = Gate::new();
+        for _ in 0..3 {
+            gate.prepare_sleep();
+            drop(gate.enter().unwrap());
+            assert!(gate.enter().unwrap().ring());
+            assert!(!gate.enter().unwrap().ring());
+            assert!(!gate.needs_wake());
+            gate.awake();
+        }
+    }
+
+    #[test]
+    fn every_push_of_many_threads_is_handled() {
+        const PRODUCERS: usize = 4;
+        const PUSHES: usize = 5000;
+        let gate = Gate::new();
+        let (push, queue) = mpsc::channel();
+        // Stands for the eventfd.
+        let (wake, woken) = mpsc::channel();
+        let (mut handled, mut sleeps, mut wakes) = (0, 0, 0);
+        thread::scope(|scope| {
+            for _ in 0..PRODUCERS {
+                let (gate, push, wake) = (&gate, push.clone(), wake.clone());
+                scope.spawn(move || {
+                    for n in 0..PUSHES {
+                        let inside = gate.enter().unwrap();
+                        push.send(n).unwrap();
+                        if inside.ring() {
+                            wake.send(()).unwrap();
+                        }
+                    }
+                });
+            }
+            while handled < PRODUCERS * PUSHES {
+                gate.prepare_sleep();
+                sleeps += 1;
+                let first = queue.try_recv().ok();
+                if first.is_none() {
+                    // The bound is for a failing test only: a lost wake-up would hang it.
+                    woken.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+                    wakes += 1;
+                }
+                gate.awake();
+                handled += first.into_iter().chain(queue.try_iter()).count();
+            }
+        });
+        wakes += woken.try_iter().count();
+        assert!(wakes <= sleeps, "{wakes} wake-ups for {sleeps} sleeps");
+    }
 }
 
 /// In all interleavings that matter; `cargo xtask ci` runs it.
 #[cfg(all(test, loom))]
 mod loom_tests {
-    use loom::sync::Arc;
+    use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;
 
     use super::*;
+
+    /// Stands for the eventfd.
+    #[derive(Default)]
+    struct Event {
+        raised: Mutex<bool>,
+        changed: Condvar,
+    }
+
+    impl Event {
+        fn raise(&self) {
+            *self.raised.lock().unwrap() = true;
+            self.changed.notify_one();
+        }
+
+        fn wait(&self) {
+            let mut raised = self.raised.lock().unwrap();
+            while !*raised {
+                raised = self.changed.wait(raised).unwrap();
+            }
+            *raised = false;
+        }
+    }
+
+    struct Shared {
+        gate: Gate,
+        /// The queue's length, relaxed on purpose: the order has to come from the gate, not from a lock that some queue may happen to have.
+        queued: AtomicUsize,
+        event: Event,
+        wakes: AtomicUsize,
+    }
+
+    /// Two producers push `pushes` each, and the loop handles them all; a lost wake-up is a deadlock, which loom reports.
+    fn model(pushes: usize) {
+        let shared = Arc::new(Shared {
+            gate: Gate::new(),
+            queued: AtomicUsize::new(0),
+            event: Event::default(),
+            wakes: AtomicUsize::new(0),
+        });
+        let producers = [(); 2].map(|()| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                for _ in 0..pushes {
+                    let Some(inside) = shared.gate.enter() else { unreachable!("nobody closes it") };
+                    shared.queued.fetch_add(1, Ordering::Relaxed);
+                    if inside.ring() {
+                        shared.wakes.fetch_add(1, Ordering::Relaxed);
+                        shared.event.raise();
+                    }
+                }
+            })
+        });
+        let (mut handled, mut sleeps) = (0, 0);
+        while handled < 2 * pushes {
+            shared.gate.prepare_sleep();
+            sleeps += 1;
+            if shared.queued.load(Ordering::Relaxed) == 0 {
+                shared.event.wait();
+            }
+            shared.gate.awake();
+            handled += shared.queued.swap(0, Ordering::Relaxed);
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        assert!(shared.wakes.load(Ordering::Relaxed) <= sleeps, "one wake-up per sleep");
+    }
+
+    fn builder() -> loom::model::Builder {
+        let mut builder = loom::model::Builder::new();
+        // Three threads: enough switches for every known failure of this shape, and an end within seconds.
+        builder.preemption_bound = builder.preemption_bound.or(Some(3));
+        builder
+    }
+
+    #[test]
+    fn no_wake_up_is_lost() {
+        builder().check(|| model(1));
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_over_several_sleeps() {
+        builder().check(|| model(2));
+    }
+
+    /// One push against one falling asleep: the loop sees the push, or the producer is told to wake it.
+    fn one_of_the_two_notices(announces_first: bool) {
+        let shared = Arc::new((Gate::new(), AtomicUsize::new(0)));
+        let producer = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let Some(inside) = shared.0.enter() else { return false };
+                shared.1.store(1, Ordering::Relaxed);
+                inside.ring()
+            })
+        };
+        if announces_first {
+            shared.0.prepare_sleep();
+        }
+        let seen = shared.1.load(Ordering::Relaxed) == 1;
+        if !announces_first {
+            shared.0.prepare_sleep();
+        }
+        let wakes = producer.join().unwrap();
+        assert!(seen || wakes, "the loop sleeps on");
+    }
+
+    #[test]
+    fn a_push_is_seen_or_wakes() {
+        loom::model(|| one_of_the_two_notices(true));
+    }
+
+    #[test]
+    #[should_panic(expected = "the loop sleeps on")]
+    fn a_loop_that_looks_before_it_announces_its_sleep_sleeps_on() {
+        loom::model(|| one_of_the_two_notices(false));
+    }
 
     /// Two producers push, a third thread is the loop that closes and then looks for the last time. What a producer was let in for is seen by that look; who is
     /// not let in knows it.
     #[test]
     fn what_was_let_in_is_seen_by_the_last_look() {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(3));
-        builder.check(|| {
-            // Relaxed on purpose: the order has to come from the gate, not from a lock that some queue may happen to have.
+        builder().check(|| {
+            // Relaxed on purpose, as above.
             let shared = Arc::new((Gate::new(), AtomicUsize::new(0)));
             let producers = [(); 2].map(|()| {
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
-                    let Some(_inside) = shared.0.enter() else { return 0 };
+                    let Some(inside) = shared.0.enter() else { return 0 };
                     shared.1.fetch_add(1, Ordering::Relaxed);
+                    let _ = inside.ring();
                     1
                 })
             });

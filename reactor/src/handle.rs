@@ -18,12 +18,10 @@ use crate::reason::PostError;
 use crate::resolve::LookUp;
 use crate::stats::{LoopStats, SharedStats};
 use crate::stream::Stream;
-use crate::wake::WakeFlag;
 
 /// What a loop and its handles share.
 pub(crate) struct LoopShared {
     pub(crate) index: u16,
-    pub(crate) flag: WakeFlag,
     pub(crate) waker: mio::Waker,
     pub(crate) control: Sender<Control>,
     pub(crate) gate: Gate,
@@ -34,20 +32,21 @@ pub(crate) struct LoopShared {
 }
 
 impl LoopShared {
+    #[cold]
     fn wake(&self) {
-        if self.flag.needs_wake()
-            && let Err(error) = self.waker.wake()
-        {
+        if let Err(error) = self.waker.wake() {
             log::error!("cannot wake event loop {}: {error}", self.index);
         }
     }
 
     /// Hands `item` to a queue of this loop, unless the loop has stopped. What was taken will be run.
     pub(crate) fn push<T>(&self, queue: &Sender<T>, item: T) -> Result<(), (PostError, T)> {
-        let Some(_entered) = self.gate.enter() else { return Err((PostError::Stopped, item)) };
+        let Some(inside) = self.gate.enter() else { return Err((PostError::Stopped, item)) };
         match queue.try_send(item) {
             Ok(()) => {
-                self.wake();
+                if inside.ring() {
+                    self.wake();
+                }
                 Ok(())
             }
             Err(TrySendError::Full(item)) => Err((PostError::Full, item)),
@@ -159,7 +158,9 @@ impl LoopHandle {
         // By the queue, so that what was posted before comes before. A stop is not lost because the queue is full.
         if self.shared.control(Control::Stop(deadline)) == Err(PostError::Full) {
             self.shared.stop.set(deadline);
-            self.shared.wake();
+            if self.shared.gate.needs_wake() {
+                self.shared.wake();
+            }
         }
     }
 

@@ -90,7 +90,6 @@ mod slab;
 mod stats;
 mod stream;
 mod timer;
-mod wake;
 mod watch;
 
 pub use address::Address;
