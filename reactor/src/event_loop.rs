@@ -14,7 +14,7 @@ use crate::batch::Batch;
 use crate::client::ClientState;
 use crate::config::{ClientConfig, LoopConfig, ServiceConfig};
 use crate::conn::Conns;
-use crate::gate::Gate;
+use crate::gate::{Gate, Pushes};
 use crate::group::Group;
 use crate::handle::{Adoption, ConnCommand, Control, LoopHandle, LoopShared, ServiceSlot, StopRequest};
 use crate::handler::Handler;
@@ -65,6 +65,12 @@ pub struct EventLoop {
     /// Tasks that wait for their time, by the number that is in their timer.
     tasks: FxHashMap<u64, LocalTask>,
     tasks_made: u64,
+    /// The pushes to the loop's queues that were dealt with.
+    pushes_seen: Pushes,
+    /// Queues that could not be emptied within the last turn's budget.
+    posts_left: bool,
+    /// Services have connections with something to be done for.
+    work_left: bool,
     /// Whether a turn is under way, so that a task cannot begin another inside it.
     turning: bool,
     /// Loop-bound: a raw pointer is neither `Send` nor `Sync`.
@@ -109,6 +115,9 @@ impl EventLoop {
             scratch: vec![0; scratch_bytes],
             tasks: FxHashMap::default(),
             tasks_made: 0,
+            pushes_seen: Pushes::NONE,
+            posts_left: false,
+            work_left: true,
             turning: false,
             _not_send: PhantomData,
         })
@@ -165,10 +174,12 @@ impl EventLoop {
             ServiceCell { handler, conns, posts: slot.receiver, listener: None, client: None, share };
         cell.start(&mut self.core);
         self.services.push(Box::new(cell));
+        self.work_left = true;
         Ok(index)
     }
 
     pub(crate) fn listen(&mut self, service: u8, listener: Listener) -> io::Result<()> {
+        self.work_left = true;
         let Self { services, core, .. } = self;
         match services.get_mut(usize::from(service)) {
             Some(service) => service.listen(core, listener),
@@ -188,6 +199,7 @@ impl EventLoop {
     }
 
     fn with_service(&mut self, index: u8, work: impl FnOnce(&mut dyn Service, &mut LoopCore)) {
+        self.work_left = true;
         let Self { services, core, .. } = self;
         if let Some(service) = services.get_mut(usize::from(index)) {
             work(service.as_mut(), core);
@@ -228,16 +240,27 @@ impl EventLoop {
         self.core.set_now(Instant::now());
         self.core.watch.begin(self.core.now);
         let began = self.core.now;
-        self.each(|service, _, _| service.begin_turn());
-        self.run_events();
-        self.each(|service, core, scratch| service.run_ready(core, scratch));
-        self.run_control();
-        let posts = self.core.config.posts_per_turn.max(1);
-        self.each(|service, core, _| service.run_posts(core, posts));
-        if let Some(deadline) = self.stop_asked.take().or_else(|| self.core.shared.stop.take()) {
-            self.begin_stop(deadline);
+        let mut busy = std::mem::take(&mut self.work_left);
+        if busy {
+            self.each(|service, _, _| service.begin_turn());
         }
-        self.run_timers();
+        self.run_events();
+        busy |= self.services_have_work();
+        if busy {
+            self.each(|service, core, scratch| service.run_ready(core, scratch));
+        }
+        busy |= self.run_posts();
+        busy |= self.run_timers();
+        if busy || self.stop_at.is_some() {
+            self.run_ends();
+        }
+        self.end_turn(began);
+        self.turning = false;
+        Ok(())
+    }
+
+    /// The phases of a turn that deal with what its callbacks left: writes, marks, closes, frees.
+    fn run_ends(&mut self) {
         self.each(|service, core, scratch| service.run_flush(core, scratch));
         self.each(|service, core, _| service.run_marks(core));
         if self.close_at.is_some_and(|at| self.core.now >= at) {
@@ -249,9 +272,7 @@ impl EventLoop {
         if self.stop_at.is_some_and(|at| self.core.now >= at) {
             self.each(|service, core, scratch| service.abort_all(core, scratch));
         }
-        self.end_turn(began);
-        self.turning = false;
-        Ok(())
+        self.work_left = self.services_have_work();
     }
 
     /// Looks how long the turn took, and who took it; publishes the counters.
@@ -287,8 +308,7 @@ impl EventLoop {
         }
         if timeout != Some(Duration::ZERO) {
             // Announce the sleep first, look at the queues after: a producer does it the other way round, so one of the two sees the other.
-            self.core.shared.gate.prepare_sleep();
-            if self.has_posts() {
+            if self.core.shared.gate.prepare_sleep() != self.pushes_seen {
                 timeout = Some(Duration::ZERO);
             }
         }
@@ -328,15 +348,15 @@ impl EventLoop {
     }
 
     fn has_work(&self) -> bool {
-        self.core.timers.has_due()
-            || self.services.iter().any(|service| service.has_work())
-            || self.has_posts()
+        self.work_left || self.core.timers.has_due() || self.has_posts()
+    }
+
+    fn services_have_work(&self) -> bool {
+        self.services.iter().any(|service| service.has_work())
     }
 
     fn has_posts(&self) -> bool {
-        !self.control.is_empty()
-            || self.core.shared.stop.is_set()
-            || self.services.iter().any(|service| service.has_posts())
+        self.posts_left || self.core.shared.gate.pushes() != self.pushes_seen
     }
 
     fn run_events(&mut self) {
@@ -350,6 +370,23 @@ impl EventLoop {
         }
         core.stats.events += batch.taken;
         events.clear();
+    }
+
+    /// Runs what was posted, within the turn's budget. `false` when there was nothing.
+    fn run_posts(&mut self) -> bool {
+        if !self.has_posts() {
+            return false;
+        }
+        // Noted before the queues are emptied: what comes meanwhile is counted as new, and at worst looked for in vain.
+        self.pushes_seen = self.core.shared.gate.pushes();
+        self.run_control();
+        let posts = self.core.config.posts_per_turn.max(1);
+        self.each(|service, core, _| service.run_posts(core, posts));
+        if let Some(deadline) = self.stop_asked.take().or_else(|| self.core.shared.stop.take()) {
+            self.begin_stop(deadline);
+        }
+        self.posts_left = !self.control.is_empty() || self.services.iter().any(|service| service.has_posts());
+        true
     }
 
     fn run_control(&mut self) {
@@ -423,8 +460,12 @@ impl EventLoop {
         }
     }
 
-    fn run_timers(&mut self) {
-        self.core.timers.advance(self.core.now);
+    /// Fires what is due. `false` when nothing was.
+    fn run_timers(&mut self) -> bool {
+        self.core.advance_timers();
+        if !self.core.timers.has_due() {
+            return false;
+        }
         while let Some((key, timer)) = self.core.timers.pop_due(Timer::period) {
             match timer.kind {
                 TimerKind::Task(number) => {
@@ -435,6 +476,7 @@ impl EventLoop {
                 _ => self.with_service(timer.service, |service, core| service.on_timer(core, key, timer)),
             }
         }
+        true
     }
 
     /// The three phases of a stop: from now on nothing is accepted, and handlers are told; after the time for draining connections are closed; at the

@@ -5,20 +5,20 @@
 //! ```text
 //! producer                            loop
 //!   P1  enter()                         L1  prepare_sleep()
-//!   P2  push to the queue               L2  anything in the queue?  yes: awake(), and handle it
-//!   P3  ring(): leave; woken needed?    L3                          no: wait, awake(), and handle what came
-//!   P4  if so, write the eventfd
+//!   P2  push to the queue               L2  more pushes than seen?  yes: awake(), and handle them
+//!   P3  ring(): count, leave, look      L3                          no: wait, awake(), and handle what came
+//!   P4  if it sleeps, write the eventfd
 //! ```
 //!
 //! # Why no wake-up is lost, and none is needed while the loop is awake
 //!
 //! P3 and L1 are both read-modify-writes of the one word, so one of them comes first, and the later one sees what the earlier one released. If P3 is first, the
-//! loop's look into the queue (L2) sees the push. If L1 is first, P3 sees that the loop sleeps. No fence is needed, as it would be with a flag in a word of its
+//! loop sees the count of pushes risen, and what was pushed. If L1 is first, P3 sees that the loop sleeps. No fence is needed, as it would be with a flag in a word of its
 //! own, where each side writes one place and reads the other's.
 //!
 //! When several producers see that the loop sleeps, the taking of the bit lets exactly one of them have it: whoever has it goes on to write the eventfd, and the
 //! others rely on that. A wake-up that comes when the loop has noticed by itself makes it turn once for nothing and is harmless; it cannot be mistaken for a later
-//! one, for the loop looks at the queue before each sleep.
+//! one, for the loop looks at the count before each sleep.
 //!
 //! # Why nothing is pushed unseen
 //!
@@ -36,14 +36,30 @@ use std::thread::yield_now;
 /// Lets producers in until the loop closes it; see the module's text.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// How many are inside, and two bits above.
+    /// Two bits; above them how many are inside; above these, wrapping, how many pushes there were.
     state: AtomicUsize,
 }
 
 /// Nobody is let in any more.
-const CLOSED: usize = 1 << (usize::BITS - 1);
+const CLOSED: usize = 1;
 /// The loop sleeps, or is about to, and nobody has undertaken to wake it.
-const ASLEEP: usize = 1 << (usize::BITS - 2);
+const ASLEEP: usize = 1 << 1;
+/// One producer inside. There is room for a million, more threads than a system has.
+const INSIDE: usize = 1 << 2;
+/// One push. After 2^42 of them the count begins anew, which only matters to a loop that sleeps through exactly so many.
+const PUSH: usize = 1 << 22;
+const ALL_INSIDE: usize = PUSH - INSIDE;
+
+const _: () = assert!(usize::BITS == 64, "the count of pushes needs the upper bits");
+
+/// How many pushes there were, modulo the word: whether there were any since is one comparison, without a look into any queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pushes(usize);
+
+impl Pushes {
+    /// Of a gate that nobody has come through.
+    pub(crate) const NONE: Self = Self(0);
+}
 
 impl Gate {
     /// The gate of a loop that is awake. A loop that does not run yet counts as awake: it looks at its queues before its first sleep.
@@ -54,15 +70,21 @@ impl Gate {
     /// Lets a producer in, until it rings or drops what it gets.
     #[inline]
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
-        let before = self.state.fetch_add(1, Ordering::Acquire);
+        let before = self.state.fetch_add(INSIDE, Ordering::Acquire);
         // Made before the answer, for who is turned away has been counted too.
         let inside = Inside(self);
         if before & CLOSED == 0 { Some(inside) } else { None }
     }
 
-    /// Loop thread: announces that it is about to sleep. The queues must be looked at between this and the sleep.
-    pub(crate) fn prepare_sleep(&self) {
-        self.state.fetch_or(ASLEEP, Ordering::AcqRel);
+    /// Loop thread: the pushes so far, each of which is in its queue.
+    #[inline]
+    pub(crate) fn pushes(&self) -> Pushes {
+        Pushes(self.state.load(Ordering::Acquire) / PUSH)
+    }
+
+    /// Loop thread: announces that it is about to sleep, and says what has been pushed by then. More than was seen before means that it must not sleep.
+    pub(crate) fn prepare_sleep(&self) -> Pushes {
+        Pushes(self.state.fetch_or(ASLEEP, Ordering::AcqRel) / PUSH)
     }
 
     /// Loop thread: after the sleep, or instead of it.
@@ -73,17 +95,23 @@ impl Gate {
         }
     }
 
-    /// Any thread, when it left something where no queue is: whether it has to wake the loop.
+    /// Any thread, when it left something where no queue is, also at a closed gate: counts it as a push, and says whether the caller has to wake the loop.
     #[must_use = "whoever is told to wake the loop has to do it, or nobody does"]
-    pub(crate) fn needs_wake(&self) -> bool {
-        self.state.fetch_and(!ASLEEP, Ordering::AcqRel) & ASLEEP != 0
+    pub(crate) fn ring(&self) -> bool {
+        self.after_push(self.state.fetch_add(PUSH, Ordering::AcqRel))
+    }
+
+    #[inline]
+    fn after_push(&self, before: usize) -> bool {
+        // The exchange lets exactly one of those who saw the bit have it.
+        before & ASLEEP != 0 && self.state.fetch_and(!ASLEEP, Ordering::AcqRel) & ASLEEP != 0
     }
 
     /// Lets nobody in any more, and waits for those who are inside.
     pub(crate) fn close(&self) {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
         // Producers are inside for one `try_send`: a matter of nanoseconds, unless the system takes the processor from them.
-        while self.state.load(Ordering::Acquire) & !ASLEEP != CLOSED {
+        while self.state.load(Ordering::Acquire) & ALL_INSIDE != 0 {
             yield_now();
         }
     }
@@ -93,22 +121,21 @@ impl Gate {
 pub(crate) struct Inside<'a>(&'a Gate);
 
 impl Inside<'_> {
-    /// After the push: leaves, and says whether this caller has to wake the loop. True for one caller per sleep at most.
+    /// After the push: counts it, leaves, and says whether this caller has to wake the loop. True for one caller per sleep at most.
     #[inline]
     #[must_use = "whoever is told to wake the loop has to do it, or nobody does"]
     pub(crate) fn ring(self) -> bool {
         let gate = self.0;
         std::mem::forget(self);
-        // Releases the push, and acquires nothing but the bit.
-        let before = gate.state.fetch_sub(1, Ordering::AcqRel);
-        before & ASLEEP != 0 && gate.needs_wake()
+        gate.after_push(gate.state.fetch_add(PUSH - INSIDE, Ordering::AcqRel))
     }
 }
 
 impl Drop for Inside<'_> {
+    /// Leaves without a push.
     #[inline]
     fn drop(&mut self) {
-        self.0.state.fetch_sub(1, Ordering::Release);
+        self.0.state.fetch_sub(INSIDE, Ordering::Release);
     }
 }
 
@@ -126,6 +153,7 @@ mod tests {
         gate.close();
         assert!(gate.enter().is_none());
         assert_eq!(gate.state.load(Ordering::SeqCst), CLOSED);
+        assert_eq!(gate.pushes(), Pushes::NONE);
     }
 
     #[test]
@@ -138,6 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn pushes_are_counted_and_the_count_may_wrap() {
+        let gate = Gate::new();
+        gate.state.store(usize::MAX / PUSH * PUSH, Ordering::SeqCst);
+        let before = gate.prepare_sleep();
+        drop(gate.enter().unwrap());
+        assert_eq!(gate.pushes(), before, "who pushed nothing is not counted");
+        assert!(gate.enter().unwrap().ring());
+        assert_eq!(gate.pushes(), Pushes::NONE);
+        assert_eq!(gate.state.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
     fn one_sleep_takes_one_wake_up() {
         let gate = Gate::new();
         for _ in 0..3 {
@@ -145,7 +185,7 @@ mod tests {
             drop(gate.enter().unwrap());
             assert!(gate.enter().unwrap().ring());
             assert!(!gate.enter().unwrap().ring());
-            assert!(!gate.needs_wake());
+            assert!(!gate.ring());
             gate.awake();
         }
     }
@@ -172,17 +212,18 @@ mod tests {
                     }
                 });
             }
+            let mut seen = Pushes::NONE;
             while handled < PRODUCERS * PUSHES {
-                gate.prepare_sleep();
+                let pushes = gate.prepare_sleep();
                 sleeps += 1;
-                let first = queue.try_recv().ok();
-                if first.is_none() {
+                if pushes == seen {
                     // The bound is for a failing test only: a lost wake-up would hang it.
                     woken.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
                     wakes += 1;
                 }
                 gate.awake();
-                handled += first.into_iter().chain(queue.try_iter()).count();
+                seen = gate.pushes();
+                handled += queue.try_iter().count();
             }
         });
         wakes += woken.try_iter().count();
@@ -249,14 +290,15 @@ mod loom_tests {
                 }
             })
         });
-        let (mut handled, mut sleeps) = (0, 0);
+        let (mut handled, mut sleeps, mut seen) = (0, 0, Pushes::NONE);
         while handled < 2 * pushes {
-            shared.gate.prepare_sleep();
+            let so_far = shared.gate.prepare_sleep();
             sleeps += 1;
-            if shared.queued.load(Ordering::Relaxed) == 0 {
+            if so_far == seen {
                 shared.event.wait();
             }
             shared.gate.awake();
+            seen = shared.gate.pushes();
             handled += shared.queued.swap(0, Ordering::Relaxed);
         }
         for producer in producers {
@@ -293,13 +335,15 @@ mod loom_tests {
                 inside.ring()
             })
         };
-        if announces_first {
+        let looked = if announces_first {
+            shared.0.prepare_sleep()
+        } else {
+            let looked = shared.0.pushes();
             shared.0.prepare_sleep();
-        }
-        let seen = shared.1.load(Ordering::Relaxed) == 1;
-        if !announces_first {
-            shared.0.prepare_sleep();
-        }
+            looked
+        };
+        let seen = looked != Pushes::NONE;
+        assert!(!seen || shared.1.load(Ordering::Relaxed) == 1, "what is counted is in the queue");
         let wakes = producer.join().unwrap();
         assert!(seen || wakes, "the loop sleeps on");
     }

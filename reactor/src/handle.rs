@@ -158,7 +158,7 @@ impl LoopHandle {
         // By the queue, so that what was posted before comes before. A stop is not lost because the queue is full.
         if self.shared.control(Control::Stop(deadline)) == Err(PostError::Full) {
             self.shared.stop.set(deadline);
-            if self.shared.gate.needs_wake() {
+            if self.shared.gate.ring() {
                 self.shared.wake();
             }
         }

@@ -65,7 +65,10 @@ pub(crate) struct LoopCore {
     pub(crate) now: Instant,
     /// The same in milliseconds since the loop was made; wraps after 49 days, so only differences mean something.
     pub(crate) now_ms: u32,
+    /// The timers' origin too.
     origin: Instant,
+    /// Whole milliseconds from there to this turn.
+    ticks: u64,
     coarse: CoarseClock,
     pub(crate) timers: TimerWheel<Timer>,
     #[expect(clippy::vec_box, reason = "the boxes themselves move between pool and connections")]
@@ -94,6 +97,7 @@ impl LoopCore {
             now,
             now_ms: 0,
             origin: now,
+            ticks: 0,
             coarse: CoarseClock::new(),
             timers: TimerWheel::new(now),
             config,
@@ -113,11 +117,17 @@ impl LoopCore {
     /// The turn's time.
     pub(crate) fn set_now(&mut self, now: Instant) {
         self.now = now;
-        let since = now.saturating_duration_since(self.origin).as_millis();
+        let since = now.saturating_duration_since(self.origin);
+        self.ticks = since.as_secs() * 1_000 + u64::from(since.subsec_millis());
         #[expect(clippy::cast_possible_truncation, reason = "wraps on purpose")]
         {
-            self.now_ms = since as u32;
+            self.now_ms = self.ticks as u32;
         }
+    }
+
+    /// Makes due what has its time by now.
+    pub(crate) fn advance_timers(&mut self) {
+        self.timers.advance_to(self.ticks);
     }
 
     /// Whether this turn has lasted for some milliseconds already, by a clock that is cheap to read and four milliseconds behind at most.

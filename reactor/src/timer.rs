@@ -135,12 +135,21 @@ impl<T> TimerWheel<T> {
 
     /// Makes due, in the order of their deadlines, what has its time by `now`. What is inserted from here on waits
     /// for a later call.
+    #[cfg(test)]
     pub(crate) fn advance(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.origin).as_nanos() / u128::from(TICK_NANOS);
-        let target = u64::try_from(since).unwrap_or(u64::MAX);
-        if target <= self.current {
-            return;
+        self.advance_to(u64::try_from(since).unwrap_or(u64::MAX));
+    }
+
+    /// The same, up to a tick: the whole milliseconds from the wheel's origin until now.
+    #[inline]
+    pub(crate) fn advance_to(&mut self, target: u64) {
+        if target > self.current {
+            self.advance_far(target);
         }
+    }
+
+    fn advance_far(&mut self, target: u64) {
         if self.due_len == 0 {
             self.due.clear();
             self.due_next = 0;
@@ -218,6 +227,9 @@ impl<T> TimerWheel<T> {
     /// The list that comes first, and its tick: of a level-0 slot that of its timers, of others the first of those
     /// they stand for.
     fn next_list(&self) -> Option<(usize, u64)> {
+        if self.len == 0 {
+            return None;
+        }
         for (level, used) in self.used.iter().enumerate() {
             if *used != 0 {
                 let slot = used.trailing_zeros() as usize;
