@@ -400,7 +400,7 @@ impl<H: Handler> Context<'_, H> {
             return Err(ConnectError::Stopping);
         }
         let address = address.into();
-        let stream = Stream::connect(&address)?;
+        let stream = Stream::connect(&self.core.registry, &address)?;
         let key = self
             .conns
             .slab

@@ -7,10 +7,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use mio::Poll;
 use rustc_hash::FxHashMap;
 
-use crate::batch::Batch;
 use crate::client::ClientState;
 use crate::config::{ClientConfig, LoopConfig, ServiceConfig};
 use crate::conn::Conns;
@@ -18,9 +16,10 @@ use crate::gate::{Gate, Pushes};
 use crate::group::Group;
 use crate::handle::{Adoption, ConnCommand, Control, LoopHandle, LoopShared, ServiceSlot, StopRequest};
 use crate::handler::Handler;
-use crate::id::{SERVICES_MAX, Token};
+use crate::id::SERVICES_MAX;
 use crate::listener::Listener;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
+use crate::poller::Poller;
 use crate::reason::PostError;
 use crate::service::{ServerShare, Service, ServiceCell, note_panic};
 use crate::stats::{LoopStats, SharedStats};
@@ -49,8 +48,7 @@ const INSIDE: &str = "an event loop cannot be run from inside one of its own tur
 /// std::thread::spawn(move || drop(event_loop)); // a loop is !Send
 /// ```
 pub struct EventLoop {
-    poll: Poll,
-    events: mio::Events,
+    poller: Poller,
     services: Vec<Box<dyn Service>>,
     pub(crate) core: LoopCore,
     control: Receiver<Control>,
@@ -87,11 +85,14 @@ impl EventLoop {
     }
 
     pub(crate) fn with_index(config: LoopConfig, index: u16) -> io::Result<Self> {
-        let poll = Poll::new()?;
+        Self::with_poller(Poller::os(config.events_per_wait.max(16))?, config, index)
+    }
+
+    pub(crate) fn with_poller(poller: Poller, config: LoopConfig, index: u16) -> io::Result<Self> {
         let (control, receiver) = bounded(config.tasks_max.max(1));
         let shared = Arc::new(LoopShared {
             index,
-            waker: mio::Waker::new(poll.registry(), Token::WAKER)?,
+            waker: poller.waker()?,
             control,
             gate: Gate::new(),
             thread: OnceLock::new(),
@@ -101,11 +102,9 @@ impl EventLoop {
         // Fails only when set already, and this loop is new.
         let _ = shared.thread.set(std::thread::current().id());
         let scratch_bytes = config.scratch_bytes.max(4096);
-        let events = mio::Events::with_capacity(config.events_per_wait.max(16));
-        let core = LoopCore::new(config, poll.registry().try_clone()?, shared);
+        let core = LoopCore::new(config, poller.registry()?, poller.clock(), shared);
         Ok(Self {
-            poll,
-            events,
+            poller,
             services: Vec::new(),
             core,
             control: receiver,
@@ -237,9 +236,9 @@ impl EventLoop {
         self.wait(at_most)?;
         self.turning = true;
         self.core.stats.turns += 1;
-        self.core.set_now(Instant::now());
-        self.core.watch.begin(self.core.now);
-        let began = self.core.now;
+        let began = self.core.clock.now();
+        self.core.set_now(began);
+        self.core.watch.begin(began);
         let mut busy = std::mem::take(&mut self.work_left);
         if busy {
             self.each(|service, _, _| service.begin_turn());
@@ -281,7 +280,7 @@ impl EventLoop {
             || self.core.watch.calls() == 1
                 && (self.core.stats.turns.is_multiple_of(LAG_SAMPLE) || self.core.is_late())
         {
-            let now = Instant::now();
+            let now = self.core.clock.now();
             let slow = self.core.watch.look(now, self.core.config.slow_callback);
             if let Some(slow) = slow {
                 self.core.stats.slow_callbacks += 1;
@@ -312,27 +311,22 @@ impl EventLoop {
                 timeout = Some(Duration::ZERO);
             }
         }
-        let result = self.poll.poll(&mut self.events, timeout);
+        debug_assert!(
+            timeout == Some(Duration::ZERO) || !self.services_have_work(),
+            "sleeps with work in hand"
+        );
+        let result = self.poller.wait(timeout);
         self.core.shared.gate.awake();
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.events.clear();
-                Ok(())
-            }
-            other => other,
-        }
+        result
     }
 
     /// Looks for work again and again for as long as is configured, not beyond `timeout`. Answers whether there is some: then the events are fetched.
     fn spin(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        let began = Instant::now();
+        let began = self.core.clock.now();
         let spin = timeout.map_or(self.core.config.spin, |timeout| timeout.min(self.core.config.spin));
-        while began.elapsed() < spin {
-            match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => result?,
-            }
-            if !self.events.is_empty() || self.has_posts() {
+        while self.core.clock.now().saturating_duration_since(began) < spin {
+            self.poller.wait(Some(Duration::ZERO))?;
+            if !self.poller.is_empty() || self.has_posts() {
                 return Ok(true);
             }
             std::hint::spin_loop();
@@ -343,7 +337,7 @@ impl EventLoop {
     fn time_to_sleep(&self, at_most: Option<Duration>) -> Option<Duration> {
         let next = [self.core.timers.next_wake(), self.close_at, self.stop_at].into_iter().flatten().min();
         // The poll rounds up to its own granularity, so it neither spins nor wakes before the time.
-        let until = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let until = next.map(|at| at.saturating_duration_since(self.core.clock.now()));
         [until, at_most].into_iter().flatten().min()
     }
 
@@ -355,13 +349,13 @@ impl EventLoop {
         self.services.iter().any(|service| service.has_work())
     }
 
-    fn has_posts(&self) -> bool {
+    pub(crate) fn has_posts(&self) -> bool {
         self.posts_left || self.core.shared.gate.pushes() != self.pushes_seen
     }
 
     fn run_events(&mut self) {
-        let Self { events, services, core, scratch, .. } = self;
-        let mut batch = Batch::new(events);
+        let Self { poller, services, core, scratch, .. } = self;
+        let mut batch = poller.batch();
         while let Some(service) = batch.service() {
             match services.get_mut(usize::from(service)) {
                 Some(service) => service.on_events(core, scratch, &mut batch),
@@ -369,7 +363,7 @@ impl EventLoop {
             }
         }
         core.stats.events += batch.taken;
-        events.clear();
+        self.poller.clear();
     }
 
     /// Runs what was posted, within the turn's budget. `false` when there was nothing.
@@ -492,7 +486,7 @@ impl EventLoop {
         self.each(|service, core, _| service.begin_stop(core));
     }
 
-    fn finished(&self) -> bool {
+    pub(crate) fn finished(&self) -> bool {
         // Not waiting for the queues to be empty: others may post for ever. What they have posted is run at the end, what they post after it
         // comes back to them.
         self.core.stopping && self.connections() == 0

@@ -14,6 +14,7 @@ use crate::event_loop::EventLoop;
 use crate::gate::Gate;
 use crate::group::Group;
 use crate::id::ConnId;
+use crate::poller::Waker;
 use crate::reason::PostError;
 use crate::resolve::LookUp;
 use crate::stats::{LoopStats, SharedStats};
@@ -22,7 +23,7 @@ use crate::stream::Stream;
 /// What a loop and its handles share.
 pub(crate) struct LoopShared {
     pub(crate) index: u16,
-    pub(crate) waker: mio::Waker,
+    pub(crate) waker: Waker,
     pub(crate) control: Sender<Control>,
     pub(crate) gate: Gate,
     pub(crate) thread: OnceLock<ThreadId>,

@@ -79,6 +79,7 @@ mod loop_core;
 mod opening;
 mod output;
 mod output_queue;
+mod poller;
 mod pool;
 pub mod proxy_protocol;
 mod reason;
@@ -86,6 +87,8 @@ mod replies;
 mod resolve;
 mod server;
 mod service;
+#[cfg(any(test, feature = "test-util"))]
+pub mod sim;
 mod slab;
 mod stats;
 mod stream;

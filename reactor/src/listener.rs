@@ -13,8 +13,11 @@ use crate::config::AcceptMode;
 use crate::handle::{Adoption, LoopHandle};
 use crate::handler::Handler;
 use crate::loop_core::{LoopCore, Timer, TimerKind};
+use crate::poller::Registry;
 use crate::reason::PostError;
 use crate::service::ServiceCell;
+#[cfg(any(test, feature = "test-util"))]
+use crate::sim::stream::SimListener;
 use crate::stream::Stream;
 
 /// How long accepting rests after an error such as `EMFILE`. Short enough to go unnoticed, long enough not to spin.
@@ -32,6 +35,8 @@ pub(crate) struct Target {
 pub(crate) enum ListenSocket {
     Tcp(mio::net::TcpListener),
     Unix(mio::net::UnixListener),
+    #[cfg(any(test, feature = "test-util"))]
+    Sim(SimListener),
 }
 
 impl ListenSocket {
@@ -41,6 +46,8 @@ impl ListenSocket {
             Self::Unix(unix) => {
                 unix.accept().map(|(socket, peer)| (Stream::Unix(socket), Address::from_unix(&peer)))
             }
+            #[cfg(any(test, feature = "test-util"))]
+            Self::Sim(sim) => sim.accept().map(|(stream, peer)| (Stream::Sim(stream), peer.into())),
         }
     }
 }
@@ -83,10 +90,17 @@ impl Listener {
         }
     }
 
-    pub(crate) fn register(&mut self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {
-        match &mut self.socket {
-            ListenSocket::Tcp(tcp) => tcp.register(registry, token, mio::Interest::READABLE),
-            ListenSocket::Unix(unix) => unix.register(registry, token, mio::Interest::READABLE),
+    pub(crate) fn register(&mut self, registry: &Registry, token: mio::Token) -> io::Result<()> {
+        match (&mut self.socket, registry) {
+            (ListenSocket::Tcp(tcp), Registry::Os(os)) => tcp.register(os, token, mio::Interest::READABLE),
+            (ListenSocket::Unix(unix), Registry::Os(os)) => unix.register(os, token, mio::Interest::READABLE),
+            #[cfg(any(test, feature = "test-util"))]
+            (ListenSocket::Sim(sim), Registry::Sim(registry)) => {
+                sim.register(registry, token);
+                Ok(())
+            }
+            #[cfg(any(test, feature = "test-util"))]
+            _ => Err(crate::sim::mixed()),
         }
     }
 

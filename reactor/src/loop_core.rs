@@ -9,6 +9,7 @@ use crate::config::LoopConfig;
 use crate::group::Groups;
 use crate::handle::{LoopHandle, LoopShared};
 use crate::output_queue::OutputQueue;
+use crate::poller::{Clock, Registry};
 use crate::slab::Key;
 use crate::stats::LoopStats;
 use crate::timer::{TimerKey, TimerWheel};
@@ -60,7 +61,8 @@ impl Timer {
 pub(crate) struct LoopCore {
     pub(crate) index: u16,
     pub(crate) config: LoopConfig,
-    pub(crate) registry: mio::Registry,
+    pub(crate) registry: Registry,
+    pub(crate) clock: Clock,
     /// The time of this turn: read once after the wait.
     pub(crate) now: Instant,
     /// The same in milliseconds since the loop was made; wraps after 49 days, so only differences mean something.
@@ -89,11 +91,12 @@ pub(crate) struct LoopCore {
 }
 
 impl LoopCore {
-    pub(crate) fn new(config: LoopConfig, registry: mio::Registry, shared: Arc<LoopShared>) -> Self {
-        let now = Instant::now();
+    pub(crate) fn new(config: LoopConfig, registry: Registry, clock: Clock, shared: Arc<LoopShared>) -> Self {
+        let now = clock.now();
         Self {
             index: shared.index,
             registry,
+            clock,
             now,
             now_ms: 0,
             origin: now,
@@ -132,7 +135,7 @@ impl LoopCore {
 
     /// Whether this turn has lasted for some milliseconds already, by a clock that is cheap to read and four milliseconds behind at most.
     pub(crate) fn is_late(&self) -> bool {
-        self.coarse.elapsed_ms().wrapping_sub(self.now_ms).cast_signed() > 4
+        self.clock.is_os() && self.coarse.elapsed_ms().wrapping_sub(self.now_ms).cast_signed() > 4
     }
 
     /// The time that `ms`, a time of this loop in milliseconds, stands for.

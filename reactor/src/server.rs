@@ -29,6 +29,11 @@ pub struct TcpServer {
 }
 
 impl TcpServer {
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) const fn from_parts(socket: ListenSocket, address: Address, config: ServiceConfig) -> Self {
+        Self { socket, address, config }
+    }
+
     /// Binds `address`; port 0 takes a free one, see [`TcpServer::local_addr`]. An IPv6 address takes IPv6 connections only, `[::]` those of both kinds where
     /// the system is set so (as Linux is).
     ///

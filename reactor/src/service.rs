@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
@@ -135,7 +134,7 @@ impl<H: Handler> ServiceCell<H> {
     #[cold]
     fn look_at_clock(&self, core: &mut LoopCore) {
         if core.config.slow_callback.is_some()
-            && let Some(slow) = core.watch.look(Instant::now(), core.config.slow_callback)
+            && let Some(slow) = core.watch.look(core.clock.now(), core.config.slow_callback)
         {
             core.stats.slow_callbacks += 1;
             slow.report(self.handler.name());
