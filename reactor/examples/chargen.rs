@@ -5,13 +5,12 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
 use reactor::codec::RawCodec;
 use reactor::{
-    ConnId, Context, EventLoopThreadPool, Handler, LoopConfig, OpenInfo, ServiceConfig, TcpServer, TimerFired,
+    ConnId, Context, EventLoopThreadPool, Handler, LoopConfig, OpenInfo, ServiceConfig, TcpServer,
 };
 
 /// A server that sends lines for ever, as fast as each client reads and no faster (RFC 864).
@@ -37,15 +36,11 @@ struct Chargen {
 }
 
 impl Chargen {
-    /// Sends what brings the connection's output to its high mark. If the turn's write takes all of that, the next turn goes on; if it does not, `on_low_water`
-    /// will.
-    fn fill(&self, cx: &mut Context<'_, Self>, id: ConnId) {
-        while cx.unsent(id) < ServiceConfig::default().output_high {
-            if cx.send_bytes(id, self.lines.clone()).is_err() {
-                return; // the client is gone
-            }
+    /// Sends the pattern once more, and goes on when it is gone: the memory of a client that does not read stays at one pattern.
+    fn send_next(&self, cx: &mut Context<'_, Self>, id: ConnId) {
+        if cx.send_bytes(id, self.lines.clone()).is_ok() {
+            cx.notify_drained(id);
         }
-        cx.set_conn_timer(id, Duration::ZERO, 0);
     }
 }
 
@@ -59,21 +54,13 @@ impl Handler for Chargen {
     }
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>, id: ConnId, _: &OpenInfo) {
-        self.fill(cx, id);
+        self.send_next(cx, id);
     }
 
     fn on_frame(&mut self, _: &mut Context<'_, Self>, _: ConnId, _: &[u8]) {}
 
-    fn on_low_water(&mut self, cx: &mut Context<'_, Self>, id: ConnId) {
-        self.fill(cx, id);
-    }
-
-    fn on_timer(&mut self, cx: &mut Context<'_, Self>, timer: TimerFired) {
-        if let Some(id) = timer.conn
-            && !cx.is_above_high(id)
-        {
-            self.fill(cx, id);
-        }
+    fn on_drained(&mut self, cx: &mut Context<'_, Self>, id: ConnId) {
+        self.send_next(cx, id);
     }
 
     fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}

@@ -27,6 +27,9 @@ impl<H: Handler> ServiceCell<H> {
         if conn.phase != Phase::Closing {
             return;
         }
+        if conn.flags.outbound() && !conn.flags.opened() {
+            return self.connect_failed(core, key, ConnectError::from_close(reason));
+        }
         conn.phase = Phase::Draining;
         conn.cancel_timers(core);
         if let Some(buffer) = conn.input.take() {
@@ -75,7 +78,12 @@ impl<H: Handler> ServiceCell<H> {
             return;
         }
         if conn.output.is_none() && conn.flags.peer_eof() {
-            // The common end: the peer has closed, and nothing is owed to it.
+            // The common end: the peer has closed, and nothing is owed to it, but for the notice that ends a session.
+            if conn.stream.is_tls()
+                && let Err(error) = conn.stream.shutdown_write()
+            {
+                log::debug!("cannot end the session of {}: {error}", conn.peer);
+            }
             self.conns.doomed.push(key);
             return;
         }

@@ -119,6 +119,8 @@ pub(crate) struct Extras {
     /// Whose unsent output pauses this one's reading.
     pub(crate) sink: Option<Key>,
     pub(crate) local: Option<Address>,
+    /// The proxy that the connection came through, until the handler is told.
+    pub(crate) proxy: Option<Address>,
 }
 
 impl<H: Handler> Conn<H> {

@@ -103,6 +103,13 @@ impl<H: Handler> Context<'_, H> {
         Some(local)
     }
 
+    /// What the TLS handshake of an open connection agreed on; `None` for one without TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(&self, id: ConnId) -> Option<crate::tls::TlsInfo> {
+        self.open_ref(id)?.stream.tls().map(crate::tls::TlsStream::info)
+    }
+
     /// What an open connection has moved so far.
     #[must_use]
     pub fn conn_stats(&self, id: ConnId) -> Option<ConnStats> {
@@ -271,6 +278,17 @@ impl<H: Handler> Context<'_, H> {
         Ok(())
     }
 
+    /// Asks for one `on_drained`: when all that was accepted for sending on this connection is written, in this turn or later. For who sends a great deal: the next
+    /// piece when the last is gone.
+    pub fn notify_drained(&mut self, id: ConnId) {
+        let Some(conn) = self.open_mut(id) else { return };
+        conn.flags.set_tells_drained(true);
+        if !conn.flags.in_marks() {
+            conn.flags.set_in_marks(true);
+            self.conns.marks.push(id.key());
+        }
+    }
+
     /// Shuts our writing side down after what was sent has gone out; the peer sees the end of its input. Reading goes on, and the connection is closed by
     /// itself when the peer has shut down its side too. Nothing more can be sent.
     pub fn shutdown_write(&mut self, id: ConnId) {
@@ -400,7 +418,7 @@ impl<H: Handler> Context<'_, H> {
             return Err(ConnectError::Stopping);
         }
         let address = address.into();
-        let stream = Stream::connect(&self.core.registry, &address)?;
+        let stream = Stream::connect(&self.core.registry, &address)?.secured(&self.conns.config, true)?;
         let key = self
             .conns
             .slab

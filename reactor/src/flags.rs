@@ -70,12 +70,20 @@ flags! {
     13 counted set_counted,
     /// The close that was decided discards what is unsent.
     14 aborting set_aborting,
+    /// The stream's session has something to write that nobody sent.
+    15 owes set_owes,
+    /// We connected to it.
+    16 outbound set_outbound,
+    /// A PROXY header is to come.
+    17 awaits_proxy set_awaits_proxy,
+    /// `on_drained` is to come when nothing is unsent.
+    18 tells_drained set_tells_drained,
 }
 
 /// Where the reasons to pause begin.
-const PAUSES: u32 = 16;
+const PAUSES: u32 = 19;
 /// What may stand while an event means nothing but input, and what is sent meanwhile can be written at once.
-const IN_NO_ONES_WAY: u32 = (1 << 8) | (1 << 11) | (1 << 12) | (1 << 13);
+const IN_NO_ONES_WAY: u32 = (1 << 8) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 16) | (1 << 18);
 
 impl Flags {
     /// A new connection's.

@@ -83,6 +83,11 @@ pub trait Handler: Sized + 'static {
         let _ = (cx, id);
     }
 
+    /// All that was sent is written, as far as the kernel takes it; comes once for each [`Context::notify_drained`].
+    fn on_drained(&mut self, cx: &mut Context<'_, Self>, id: ConnId) {
+        let _ = (cx, id);
+    }
+
     /// The connection is closed: exactly once for each `on_open` that returned, and nothing comes after it. Output that was accepted before a
     /// graceful close is still being delivered by the loop when this is called.
     fn on_close(&mut self, cx: &mut Context<'_, Self>, id: ConnId, state: Self::Conn, reason: CloseReason) {

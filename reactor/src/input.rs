@@ -1,6 +1,6 @@
 //! The reading half of a connection: read, cut into frames, hand over; stop when drained, paused, closed or over budget.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::time::Duration;
 
 use crate::codec::{Codec as _, Decoded, FrameError};
@@ -41,8 +41,11 @@ impl<H: Handler> Conn<H> {
     /// so when the event carried a close or error flag: that came with the same edge and would never be met.
     #[inline]
     pub(crate) fn count_in(&mut self, core: &mut LoopCore, count: usize, offered: usize) {
-        if count < offered && !self.flags.hang_up() {
+        if count < offered && !self.flags.hang_up() && self.stream.short_read_drains() {
             self.flags.set_readable(false);
+        }
+        if self.stream.owes() {
+            self.flags.set_owes(true);
         }
         self.last_in_ms = core.now_ms;
         self.bytes_in += count as u64;
@@ -108,13 +111,35 @@ impl<H: Handler> ServiceCell<H> {
         if conn.phase == Phase::Connecting {
             return self.finish_connect(core, key, readiness);
         }
+        if conn.flags.owes() && conn.flags.writable() && conn.phase != Phase::Preface {
+            return self.pay(core, scratch, key);
+        }
         if conn.flags.writable() && conn.output.is_some() && !conn.flags.in_dirty() {
             conn.flags.set_in_dirty(true);
             self.conns.dirty.push(key);
         }
         // Who is on the ready list is served from there, so that each connection is served once per turn, whatever it has.
-        if conn.flags.readable() && !conn.flags.in_ready() {
+        let moves = conn.flags.readable() || (conn.phase == Phase::Preface && conn.flags.writable());
+        if moves && !conn.flags.in_ready() {
             self.serve_input(core, scratch, key);
+        }
+    }
+
+    /// Writes what the stream's session owes, and goes on with the event.
+    #[cold]
+    fn pay(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) {
+        let Some(conn) = self.conns.slab.get_mut(key) else { return };
+        match conn.stream.flush() {
+            Ok(()) => {
+                let owes = conn.stream.owes();
+                conn.flags.set_owes(owes);
+                if owes {
+                    conn.flags.set_writable(false);
+                }
+                let readiness = Readiness::new(false, conn.flags.writable(), false, false);
+                self.on_event_otherwise(core, scratch, key, readiness);
+            }
+            Err(error) => self.conns.begin_close(key, CloseReason::from_io(&error), true),
         }
     }
 

@@ -47,6 +47,17 @@
 //! A loop stops in three phases: nothing more is accepted and handlers hear of it (`on_stop`); after [`LoopConfig::stop_drain`] connections are closed gracefully;
 //! at [`LoopConfig::stop_deadline`] what still lives is aborted.
 //!
+//! # TLS
+//!
+//! With the feature `tls`, [`ServiceConfig`]'s `tls_server` and `tls_client` take a configuration of [`rustls`](https://docs.rs/rustls): connections of that
+//! service are TLS, and its handler does not notice. `on_open` comes when the handshake is done; one that fails is an `on_connect_failed` for who connected, and a
+//! line in the log and a count ([`LoopStats::bad_prefaces`]) for who accepted. [`LoopConfig::handshakes_per_turn`] keeps a storm of handshakes from holding up who
+//! is connected. `Context::tls` tells what was agreed on. A stream that is cut before the session was ended is closed with [`CloseReason::Tls`].
+//!
+//! # Tests without a network
+//!
+//! With the feature `test-util`, `reactor::sim` runs whole servers and clients in a simulated world that follows from a seed.
+//!
 //! # Health
 //!
 //! [`LoopHandle::stats`] reads a loop's counters from any thread, without a lock: how long its turns took ([`LoopStats::lag`]), events, bytes, posts, wake-ups,
@@ -81,6 +92,7 @@ mod output;
 mod output_queue;
 mod poller;
 mod pool;
+mod preface;
 pub mod proxy_protocol;
 mod reason;
 mod replies;
@@ -93,6 +105,8 @@ mod slab;
 mod stats;
 mod stream;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 
 pub use address::Address;
@@ -114,8 +128,12 @@ pub use resolve::{BadEndpoint, Endpoint};
 pub use server::{RunningServer, TcpServer};
 pub use stats::LoopStats;
 pub use timer::TimerKey;
+#[cfg(feature = "tls")]
+pub use tls::{TlsClient, TlsInfo};
 
 pub use ipnet::IpNet;
+#[cfg(feature = "tls")]
+pub use rustls;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

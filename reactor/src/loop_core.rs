@@ -83,6 +83,9 @@ pub(crate) struct LoopCore {
     pub(crate) rng: fastrand::Rng,
     pub(crate) shared: Arc<LoopShared>,
     pub(crate) stopping: bool,
+    /// Steps of TLS handshakes that this turn still has.
+    #[cfg(feature = "tls")]
+    pub(crate) handshakes_left: u32,
     /// Who is a member of which group, as far as they live on this loop.
     pub(crate) groups: Groups,
     pub(crate) watch: Watch,
@@ -111,14 +114,20 @@ impl LoopCore {
             rng: fastrand::Rng::new(),
             shared,
             stopping: false,
+            #[cfg(feature = "tls")]
+            handshakes_left: 0,
             groups: Groups::default(),
             watch: Watch::new(now),
             not_send: PhantomData,
         }
     }
 
-    /// The turn's time.
+    /// A turn begins: its time, and its budgets.
     pub(crate) fn set_now(&mut self, now: Instant) {
+        #[cfg(feature = "tls")]
+        {
+            self.handshakes_left = self.config.handshakes_per_turn.max(1);
+        }
         self.now = now;
         let since = now.saturating_duration_since(self.origin);
         self.ticks = since.as_secs() * 1_000 + u64::from(since.subsec_millis());

@@ -8,8 +8,7 @@ use crate::conn::{Conn, Phase};
 use crate::flags::Readiness;
 use crate::handler::{Handler, OpenInfo};
 use crate::id::Token;
-use crate::loop_core::{LoopCore, Timer, TimerKind};
-use crate::proxy_protocol::{self, Parsed};
+use crate::loop_core::LoopCore;
 use crate::reason::{CloseReason, ConnectError};
 use crate::service::{ServiceCell, guarded};
 use crate::slab::Key;
@@ -25,9 +24,17 @@ impl<H: Handler> ServiceCell<H> {
         if !OPTIONS_ARE_INHERITED && let Err(error) = stream.set_options(&self.conns.config.socket) {
             log::debug!("cannot set the options of the connection of {peer}: {error}");
         }
+        let stream = match stream.secured(&self.conns.config, false) {
+            Ok(stream) => stream,
+            Err(error) => {
+                log::warn!("{}: no TLS session for {peer}: {error}", self.handler.name());
+                return self.shed(core);
+            }
+        };
         let codec = guarded(core, |_| self.handler.codec());
-        let phase = if self.is_proxy(&peer) { Phase::Preface } else { Phase::Open };
-        let counted = phase == Phase::Open && self.share.addresses.is_some();
+        let behind_proxy = self.is_proxy(&peer);
+        let phase = if behind_proxy || stream.is_tls() { Phase::Preface } else { Phase::Open };
+        let counted = !behind_proxy && self.share.addresses.is_some();
         if counted && !self.admit(&peer) {
             log::debug!("{}: one connection too many from {peer}", self.handler.name());
             return self.shed(core);
@@ -53,7 +60,7 @@ impl<H: Handler> ServiceCell<H> {
                 }
                 self.shed(core);
             }
-            Some(key) if phase == Phase::Preface => self.begin_preface(core, key),
+            Some(key) if phase == Phase::Preface => self.begin_preface(core, key, behind_proxy),
             Some(key) => self.opened(core, key, &OpenInfo { peer, proxy: None, outbound: false }),
         }
     }
@@ -64,7 +71,7 @@ impl<H: Handler> ServiceCell<H> {
     }
 
     /// Counts a connection from `peer`, unless there are too many.
-    fn admit(&self, peer: &Address) -> bool {
+    pub(crate) fn admit(&self, peer: &Address) -> bool {
         match (&self.share.addresses, peer.ip()) {
             (Some(addresses), Some(ip)) => addresses.enter(ip),
             _ => true,
@@ -79,7 +86,7 @@ impl<H: Handler> ServiceCell<H> {
     }
 
     /// Tells the handler of an open connection and keeps the state that it returns.
-    fn opened(&mut self, core: &mut LoopCore, key: Key, info: &OpenInfo) {
+    pub(crate) fn opened(&mut self, core: &mut LoopCore, key: Key, info: &OpenInfo) {
         core.stats.opened += 1;
         let id = self.conns.id(key);
         if let Some(conn) = self.conns.slab.get_mut(key) {
@@ -114,11 +121,19 @@ impl<H: Handler> ServiceCell<H> {
         if let Err(error) = conn.stream.set_options(&self.conns.config.socket) {
             log::debug!("cannot set the options of the connection to {peer}: {error}");
         }
-        conn.phase = Phase::Open;
-        conn.peer = peer.clone();
-        (conn.opened_ms, conn.last_in_ms, conn.last_out_ms) = (core.now_ms, core.now_ms, core.now_ms);
+        conn.peer = peer;
+        conn.flags.set_outbound(true);
         conn.flags.note(readiness);
         conn.flags.set_writable(true);
+        self.begin_outbound(core, key);
+    }
+
+    /// The connection that we made can be used: the handler may have it.
+    pub(crate) fn open_outbound(&mut self, core: &mut LoopCore, key: Key) {
+        let Some(conn) = self.conns.slab.get_mut(key) else { return };
+        conn.phase = Phase::Open;
+        let peer = conn.peer.clone();
+        (conn.opened_ms, conn.last_in_ms, conn.last_out_ms) = (core.now_ms, core.now_ms, core.now_ms);
         core.cancel(&mut conn.life_timer);
         self.share.load.fetch_add(1, Ordering::Relaxed);
         if let Some(client) = &mut self.client {
@@ -146,85 +161,5 @@ impl<H: Handler> ServiceCell<H> {
             Phase::Draining | Phase::Lingering => self.conns.doomed.push(key),
             Phase::Cancelled | Phase::Open | Phase::Closing => {}
         }
-    }
-
-    /// Whether a connection from there begins with a PROXY protocol header.
-    fn is_proxy(&self, peer: &Address) -> bool {
-        let proxies = &self.conns.config.proxies;
-        !proxies.is_empty() && peer.ip().is_some_and(|ip| proxies.iter().any(|net| net.contains(&ip)))
-    }
-
-    fn begin_preface(&mut self, core: &mut LoopCore, key: Key) {
-        let deadline = core.deadline(self.conns.config.preface_timeout);
-        let timer = Timer { service: self.conns.service, conn: Some(key), kind: TimerKind::Life };
-        if let Some(conn) = self.conns.slab.get_mut(key) {
-            conn.life_timer = Some(core.timers.insert(deadline, timer));
-        }
-    }
-
-    /// Reads on in the preface. `true` when it is over and the connection is open.
-    pub(crate) fn read_preface(&mut self, core: &mut LoopCore, scratch: &mut [u8], key: Key) -> bool {
-        let Some(conn) = self.conns.slab.get_mut(key) else { return false };
-        while conn.flags.readable() {
-            core.stats.reads += 1;
-            match conn.stream.read(scratch) {
-                Ok(0) => {
-                    self.conns.begin_close(key, CloseReason::PeerClosed, true);
-                    return false;
-                }
-                Ok(count) => {
-                    conn.count_in(core, count, scratch.len());
-                    let fresh = scratch.get(..count).unwrap_or_default();
-                    let buffer = conn.input.get_or_insert_with(|| core.take_input());
-                    buffer.extend(fresh);
-                    match proxy_protocol::parse(buffer.as_slice()) {
-                        Ok(Parsed::Incomplete { .. }) => {}
-                        Ok(Parsed::Header(header)) => {
-                            buffer.consume(header.consumed);
-                            return self.end_preface(core, key, header.source.map(Address::from));
-                        }
-                        Err(error) => {
-                            log::debug!(
-                                "{}: no PROXY header from {}: {error}",
-                                self.handler.name(),
-                                conn.peer
-                            );
-                            self.conns.begin_close(key, CloseReason::BadFrame, true);
-                            return false;
-                        }
-                    }
-                }
-                Err(error) => {
-                    self.read_failed(core, key, &error);
-                    return false;
-                }
-            }
-        }
-        false
-    }
-
-    /// The header is there: from now on the peer is whom it names. A proxy that speaks for itself (`LOCAL`, `UNKNOWN`) stays the peer.
-    fn end_preface(&mut self, core: &mut LoopCore, key: Key, source: Option<Address>) -> bool {
-        let Some(conn) = self.conns.slab.get_mut(key) else { return false };
-        core.cancel(&mut conn.life_timer);
-        let proxy = source.map(|source| std::mem::replace(&mut conn.peer, source));
-        let peer = conn.peer.clone();
-        if self.share.addresses.is_some() {
-            if !self.admit(&peer) {
-                core.stats.shed += 1;
-                log::debug!("{}: one connection too many from {peer}", self.handler.name());
-                self.conns.begin_close(key, CloseReason::Local("too many from one address"), true);
-                return false;
-            }
-            if let Some(conn) = self.conns.slab.get_mut(key) {
-                conn.flags.set_counted(true);
-            }
-        }
-        if let Some(conn) = self.conns.slab.get_mut(key) {
-            conn.phase = Phase::Open;
-            conn.flags.set_undecoded(conn.input.as_ref().is_some_and(|input| !input.is_empty()));
-        }
-        self.opened(core, key, &OpenInfo { peer, proxy, outbound: false });
-        true
     }
 }

@@ -40,7 +40,11 @@ impl<H: Handler> ServiceCell<H> {
                 if let Some(queue) = conn.output.take() {
                     core.give_output(queue);
                 }
-                if conn.phase != Phase::Open || conn.flags.above_high() || conn.flags.write_shut() {
+                if conn.phase != Phase::Open
+                    || conn.flags.above_high()
+                    || conn.flags.write_shut()
+                    || conn.flags.tells_drained()
+                {
                     self.flushed(core, scratch, key);
                 }
                 return;
@@ -55,7 +59,7 @@ impl<H: Handler> ServiceCell<H> {
         if conn.phase == Phase::Draining {
             return self.linger(core, scratch, key);
         }
-        if conn.flags.above_high() && !conn.flags.in_marks() {
+        if (conn.flags.above_high() || conn.flags.tells_drained()) && !conn.flags.in_marks() {
             conn.flags.set_in_marks(true);
             self.conns.marks.push(key);
         }
@@ -140,6 +144,19 @@ impl<H: Handler> ServiceCell<H> {
                 cx.resume(id, PauseReason::OUTPUT);
                 handler.on_low_water(cx, id);
             });
+        }
+        self.tell_drained(core, key);
+    }
+
+    /// Tells who asked that nothing is unsent, unless something is again.
+    fn tell_drained(&mut self, core: &mut LoopCore, key: Key) {
+        let id = self.conns.id(key);
+        if let Some(conn) = self.conns.open_mut(key)
+            && conn.flags.tells_drained()
+            && conn.output.is_none()
+        {
+            conn.flags.set_tells_drained(false);
+            self.call_for(core, key, What::Mark, |handler, cx| handler.on_drained(cx, id));
         }
     }
 }

@@ -32,11 +32,13 @@ pub enum CloseReason {
     LoopStopping,
     /// An operating-system error that none of the other reasons names.
     Io(io::ErrorKind),
+    /// The peer broke the rules of TLS, could not be authenticated, or its stream ended without the notice that it would, so that somebody may have cut it.
+    Tls,
 }
 
 impl CloseReason {
     /// The names under which closes are counted, in the order of [`CloseReason::index`].
-    pub const LABELS: [&'static str; 12] = [
+    pub const LABELS: [&'static str; 13] = [
         "peer_closed",
         "peer_reset",
         "local",
@@ -49,6 +51,7 @@ impl CloseReason {
         "io",
         "frame_too_slow",
         "idle",
+        "tls",
     ];
 
     /// The place of this reason in [`CloseReason::LABELS`].
@@ -67,6 +70,7 @@ impl CloseReason {
             Self::Io(_) => 9,
             Self::FrameTooSlow => 10,
             Self::Idle => 11,
+            Self::Tls => 12,
         }
     }
 
@@ -75,6 +79,8 @@ impl CloseReason {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
                 Self::PeerReset
             }
+            // Only a session says these.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Tls,
             kind => Self::Io(kind),
         }
     }
@@ -94,6 +100,7 @@ impl std::fmt::Display for CloseReason {
             Self::LoopStopping => f.write_str("the loop is stopping"),
             Self::FrameTooSlow => f.write_str("a frame came too slowly"),
             Self::Idle => f.write_str("idle for too long"),
+            Self::Tls => f.write_str("TLS failed"),
             Self::Io(kind) => write!(f, "I/O error: {kind}"),
         }
     }
@@ -146,6 +153,15 @@ pub enum ConnectError {
         /// What the system says.
         message: String,
     },
+    /// The TLS handshake failed: the server is not who it should be, or no protocol is common to both.
+    #[error("TLS: {message}")]
+    Tls {
+        /// What went wrong.
+        message: String,
+    },
+    /// The server closed the connection before it was open.
+    #[error("closed by the server during the handshake")]
+    Closed,
     /// The client has no endpoint to connect to.
     #[error("there is no address to connect to")]
     NoAddress,
@@ -161,6 +177,20 @@ pub enum ConnectError {
     /// The loop is stopping.
     #[error("the loop is stopping")]
     Stopping,
+}
+
+impl ConnectError {
+    /// What the end of a connection that never opened means for who wanted it.
+    pub(crate) fn from_close(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::FrameDeadline => Self::Timeout,
+            CloseReason::PeerClosed | CloseReason::PeerReset => Self::Closed,
+            CloseReason::Tls => Self::Tls { message: "the handshake was cut".to_owned() },
+            CloseReason::LoopStopping => Self::Stopping,
+            CloseReason::Io(kind) => Self::Io { kind, message: kind.to_string() },
+            _ => Self::Cancelled,
+        }
+    }
 }
 
 impl From<io::Error> for ConnectError {
@@ -209,6 +239,7 @@ mod tests {
             CloseReason::Io(io::ErrorKind::Other),
             CloseReason::FrameTooSlow,
             CloseReason::Idle,
+            CloseReason::Tls,
         ];
         let mut places: Vec<_> = reasons.iter().map(|reason| reason.index()).collect();
         places.dedup();

@@ -30,7 +30,7 @@ impl What {
             Self::Input => "on_frame",
             Self::Post => "on_post",
             Self::Timer => "on_timer",
-            Self::Mark => "on_high_water or on_low_water",
+            Self::Mark => "on_high_water, on_low_water or on_drained",
             Self::Close => "on_close",
             Self::ConnectFailed => "on_connect_failed",
             Self::Stop => "on_stop",

@@ -239,3 +239,29 @@ fn what_is_sent_to_all_reaches_all_once() {
     drop(clients);
     until("all are gone", || server.running.connections() == 0);
 }
+
+#[test]
+fn drained_is_told_once_when_all_is_written_and_not_before() {
+    let server = Server::new(1, limits(|c| c.output_max = 64 << 20), |log| {
+        raw(log).on_frame(|cx, id, what| {
+            let size = if what == b"much" { 32 << 20 } else { 3 };
+            cx.send_bytes(id, vec![7; size].into()).unwrap();
+            cx.notify_drained(id);
+        })
+    });
+    let (mut client, id) = server.connect_named();
+    client.write_all(b"little").unwrap();
+    server.told.wait(|event| *event == Event::Drained(id));
+    client.read_exact(&mut [0; 3]).unwrap();
+    client.write_all(b"much").unwrap();
+    server.told.wait(|event| matches!(event, Event::Frame(..)));
+    // More than all kernel buffers hold: it cannot be written before the client reads.
+    assert!(server.ask(move |cx| cx.unsent(id)) > 0);
+    assert!(!server.told.rest().contains(&Event::Drained(id)));
+    let mut got = vec![0; 32 << 20];
+    client.read_exact(&mut got).unwrap();
+    server.told.wait(|event| *event == Event::Drained(id));
+    client.write_all(b"quiet").unwrap();
+    server.told.wait(|event| *event == Event::Drained(id));
+    assert_eq!(server.told.rest(), [], "once for each time it was asked for");
+}

@@ -14,7 +14,7 @@ struct Step {
 }
 
 /// What is off by default and checked all the same.
-const FEATURES: &str = "reactor/test-util";
+const FEATURES: &str = "reactor/test-util,reactor/tls";
 
 const STEPS: &[Step] = &[
     Step { name: "setup", run: setup::run },

@@ -24,6 +24,7 @@ pub enum Event {
     Eof(ConnId),
     High(ConnId),
     Low(ConnId),
+    Drained(ConnId),
     Closed(ConnId, CloseReason),
     ConnectFailed(ConnId, ConnectError, Option<Duration>),
     Timer(u64),
@@ -180,6 +181,10 @@ impl<C: Codec + 'static> Handler for Script<C> {
     fn on_low_water(&mut self, cx: &mut Cx<'_, C>, id: ConnId) {
         self.tell(Event::Low(id));
         (self.low)(cx, id);
+    }
+
+    fn on_drained(&mut self, _: &mut Cx<'_, C>, id: ConnId) {
+        self.tell(Event::Drained(id));
     }
 
     fn on_close(&mut self, cx: &mut Cx<'_, C>, id: ConnId, (): (), reason: CloseReason) {
