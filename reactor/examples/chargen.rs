@@ -3,25 +3,21 @@
 //! `cargo run --release -p reactor --example chargen -- --listen 127.0.0.1:9019`, then `nc 127.0.0.1 9019 | head`
 #![allow(clippy::print_stderr, reason = "an example talks to its terminal")]
 
-use std::error::Error;
-use std::net::SocketAddr;
+mod support;
+
+use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::Parser;
 use reactor::codec::RawCodec;
-use reactor::{
-    ConnId, Context, EventLoopThreadPool, Handler, LoopConfig, OpenInfo, ServiceConfig, TcpServer,
-};
+use reactor::{ConnId, Context, Handler, OpenInfo, ServiceConfig};
+use support::{Listen, serve};
 
 /// A server that sends lines for ever, as fast as each client reads and no faster (RFC 864).
 #[derive(Parser)]
 struct Options {
-    /// Where to listen; port 0 takes a free one. Said as `listening on ADDR` on stderr.
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
-    /// Event loops, one thread each.
-    #[arg(long, default_value_t = 1)]
-    threads: u16,
+    #[command(flatten)]
+    listen: Listen,
 }
 
 /// All 95 lines of the rotating pattern; one copy for all clients.
@@ -66,13 +62,8 @@ impl Handler for Chargen {
     fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    let server = TcpServer::bind(options.listen, ServiceConfig::default())?;
-    let address = server.local_addr();
-    let mut pool = EventLoopThreadPool::start(options.threads, LoopConfig::default())?;
     let lines = pattern();
-    server.serve(&pool, move |_| Chargen { lines: lines.clone() })?;
-    eprintln!("listening on {address}");
-    Ok(pool.join()?)
+    serve(&options.listen, ServiceConfig::default(), move |_| Chargen { lines: lines.clone() })
 }

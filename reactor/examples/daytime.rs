@@ -3,25 +3,20 @@
 //! `cargo run --release -p reactor --example daytime -- --listen 127.0.0.1:9013`, then `nc 127.0.0.1 9013`
 #![allow(clippy::print_stderr, reason = "an example talks to its terminal")]
 
-use std::error::Error;
-use std::net::SocketAddr;
+mod support;
+
+use std::process::ExitCode;
 
 use clap::Parser;
 use reactor::codec::RawCodec;
-use reactor::{
-    CloseReason, ConnId, Context, EventLoopThreadPool, Handler, LoopConfig, OpenInfo, ServiceConfig,
-    TcpServer,
-};
+use reactor::{CloseReason, ConnId, Context, Handler, OpenInfo, ServiceConfig};
+use support::{Listen, serve};
 
 /// A server that tells each client the time and closes (RFC 867).
 #[derive(Parser)]
 struct Options {
-    /// Where to listen; port 0 takes a free one. Said as `listening on ADDR` on stderr.
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
-    /// Event loops, one thread each.
-    #[arg(long, default_value_t = 1)]
-    threads: u16,
+    #[command(flatten)]
+    listen: Listen,
 }
 
 struct Daytime;
@@ -47,12 +42,7 @@ impl Handler for Daytime {
     fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    let server = TcpServer::bind(options.listen, ServiceConfig::default())?;
-    let address = server.local_addr();
-    let mut pool = EventLoopThreadPool::start(options.threads, LoopConfig::default())?;
-    server.serve(&pool, |_| Daytime)?;
-    eprintln!("listening on {address}");
-    Ok(pool.join()?)
+    serve(&options.listen, ServiceConfig::default(), |_| Daytime)
 }

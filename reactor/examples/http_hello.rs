@@ -3,30 +3,26 @@
 //! `cargo run --release -p reactor --example http_hello -- --listen 127.0.0.1:8080`, then `wrk http://127.0.0.1:8080/`
 #![allow(clippy::print_stderr, reason = "an example talks to its terminal")]
 
-use std::error::Error;
-use std::net::SocketAddr;
+mod support;
+
+use std::process::ExitCode;
 
 use clap::Parser;
 use reactor::codec::{Codec, Decoded, FrameError};
-use reactor::{
-    CloseReason, ConnId, Context, EventLoopThreadPool, Handler, LoopConfig, OpenInfo, ServiceConfig,
-    TcpServer,
-};
+use reactor::{CloseReason, ConnId, Context, Handler, OpenInfo, ServiceConfig};
+use support::{Listen, serve};
 
 /// An HTTP/1.1 server that says hello.
 #[derive(Parser)]
 struct Options {
-    /// Where to listen; port 0 takes a free one. Said as `listening on ADDR` on stderr.
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
-    /// Event loops, one thread each.
-    #[arg(long, default_value_t = 1)]
-    threads: u16,
+    #[command(flatten)]
+    listen: Listen,
 }
 
 /// The longest request, its body included. What browsers and tools send to say hello is a tenth of it.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
+const EXPECTS: &str = "an expectation";
 const HELLO: &str = "Hello, world!\n";
 
 /// One frame is one request: its head, and the body that `Content-Length` announces.
@@ -42,18 +38,39 @@ impl RequestCodec {
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(_) => return Err(FrameError::Malformed("not an HTTP request")),
         };
-        let mut body = 0;
+        let (mut body, mut hosts) = (None, 0);
         for header in request.headers.iter() {
-            if header.name.eq_ignore_ascii_case("transfer-encoding") {
-                return Err(FrameError::Malformed("bodies in chunks are not for a server that says hello"));
-            }
-            if header.name.eq_ignore_ascii_case("content-length") {
-                let text = std::str::from_utf8(header.value).ok();
-                body = text.and_then(|text| text.parse().ok()).ok_or(FrameError::Malformed("no length"))?;
+            match header.name.to_ascii_lowercase().as_str() {
+                "host" => hosts += 1,
+                "transfer-encoding" => {
+                    return Err(FrameError::Malformed(
+                        "bodies in chunks are not for a server that says hello",
+                    ));
+                }
+                "expect" => return Err(FrameError::Malformed(EXPECTS)),
+                "content-length" => {
+                    let length = length_of(header.value).ok_or(FrameError::Malformed("no length"))?;
+                    // Who reads the first of two lengths and who reads the last see different requests.
+                    if body.is_some_and(|known| known != length) {
+                        return Err(FrameError::Malformed("two lengths"));
+                    }
+                    body = Some(length);
+                }
+                _ => {}
             }
         }
+        if request.version == Some(1) && hosts != 1 {
+            return Err(FrameError::Malformed("HTTP/1.1 wants one Host"));
+        }
+        let body = body.unwrap_or(0);
         Ok(Some((head, body)))
     }
+}
+
+/// A length is digits: `+3` and ` 3` are for others to guess at.
+fn length_of(text: &[u8]) -> Option<usize> {
+    let digits = text.iter().all(u8::is_ascii_digit);
+    if digits { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
 }
 
 impl Codec for RequestCodec {
@@ -109,9 +126,9 @@ impl Handler for Hello {
         if request.parse(head).is_err() {
             return; // the codec has parsed it before
         }
-        let says_close = request.headers.iter().any(|header| {
-            header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"close")
-        });
+        let connection = request.headers.iter().filter(|it| it.name.eq_ignore_ascii_case("connection"));
+        let mut options = connection.flat_map(|header| header.value.split(|byte| *byte == b','));
+        let says_close = options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
         let last = says_close || request.version == Some(0);
         match request.method {
             Some("GET") => Self::answer(cx, id, "200 OK", HELLO, true, last),
@@ -121,18 +138,18 @@ impl Handler for Hello {
     }
 
     fn on_frame_error(&mut self, cx: &mut Context<'_, Self>, id: ConnId, error: FrameError) {
-        Self::answer(cx, id, "400 Bad Request", &format!("{error}\n"), true, true);
+        let status = match error {
+            // Its body comes only after a word from us, and we have no use for one.
+            FrameError::Malformed(EXPECTS) => "417 Expectation Failed",
+            _ => "400 Bad Request",
+        };
+        Self::answer(cx, id, status, &format!("{error}\n"), true, true);
     }
 
     fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    let server = TcpServer::bind(options.listen, ServiceConfig::default())?;
-    let address = server.local_addr();
-    let mut pool = EventLoopThreadPool::start(options.threads, LoopConfig::default())?;
-    server.serve(&pool, |_| Hello)?;
-    eprintln!("listening on {address}");
-    Ok(pool.join()?)
+    serve(&options.listen, ServiceConfig::default(), |_| Hello)
 }

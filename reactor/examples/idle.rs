@@ -3,29 +3,29 @@
 //! `cargo run --release -p reactor --example idle -- --listen 127.0.0.1:7000 --seconds 10`
 #![allow(clippy::print_stderr, reason = "an example talks to its terminal")]
 
-use std::error::Error;
-use std::net::SocketAddr;
+mod support;
+
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use reactor::codec::LinesCodec;
-use reactor::{
-    CloseReason, ConnId, Context, EventLoopThreadPool, Handler, LoopConfig, OpenInfo, ServiceConfig,
-    TcpServer,
-};
+use reactor::{CloseReason, ConnId, Context, Handler, OpenInfo, ServiceConfig};
+use support::{Listen, serve};
 
 /// A line echo that closes whoever is silent for too long.
 #[derive(Parser)]
 struct Options {
-    /// Where to listen; port 0 takes a free one. Said as `listening on ADDR` on stderr.
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
-    /// Event loops, one thread each.
-    #[arg(long, default_value_t = 1)]
-    threads: u16,
+    #[command(flatten)]
+    listen: Listen,
     /// How long a client may be silent.
-    #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
-    seconds: f64,
+    #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
+    seconds: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 struct Echo;
@@ -52,14 +52,9 @@ impl Handler for Echo {
     fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let options = Options::parse();
     let mut config = ServiceConfig::default();
-    config.idle_read = Some(Duration::try_from_secs_f64(options.seconds)?);
-    let server = TcpServer::bind(options.listen, config)?;
-    let address = server.local_addr();
-    let mut pool = EventLoopThreadPool::start(options.threads, LoopConfig::default())?;
-    server.serve(&pool, |_| Echo)?;
-    eprintln!("listening on {address}");
-    Ok(pool.join()?)
+    config.idle_read = Some(options.seconds);
+    serve(&options.listen, config, |_| Echo)
 }

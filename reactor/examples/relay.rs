@@ -3,34 +3,38 @@
 //! `cargo run --release -p reactor --example relay -- --listen 127.0.0.1:8000 --to 127.0.0.1:7000`
 #![allow(clippy::print_stderr, reason = "an example talks to its terminal")]
 
+mod support;
+
 use std::collections::HashMap;
-use std::error::Error;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use reactor::codec::RawCodec;
 use reactor::{
-    CloseReason, ConnId, ConnectError, Context, EventLoopThreadPool, Handler, LoopConfig, OpenInfo,
-    PauseReason, ServiceConfig, TcpServer,
+    Address, CloseReason, ConnId, ConnectError, Context, Handler, OpenInfo, PauseReason, ServiceConfig,
 };
+use support::{Listen, serve};
 
 /// A TCP relay: what comes in goes on to another address and back, no faster than the slower side takes it.
 #[derive(Parser)]
 struct Options {
-    /// Where to listen; port 0 takes a free one. Said as `listening on ADDR` on stderr.
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    listen: Listen,
     /// Where to relay to.
     #[arg(long, value_name = "ADDR")]
     to: SocketAddr,
-    /// Event loops, one thread each.
-    #[arg(long, default_value_t = 1)]
-    threads: u16,
 }
 
 /// A client is not read before the other side is there.
 const CONNECTING: PauseReason = PauseReason::user(0);
+
+/// What has come from one end.
+struct Relayed {
+    peer: Address,
+    bytes: u64,
+}
 
 struct Relay {
     to: SocketAddr,
@@ -39,7 +43,7 @@ struct Relay {
 }
 
 impl Handler for Relay {
-    type Conn = ();
+    type Conn = Relayed;
     type Post = ();
     type Codec = RawCodec;
 
@@ -47,14 +51,17 @@ impl Handler for Relay {
         RawCodec
     }
 
-    fn on_open(&mut self, cx: &mut Context<'_, Self>, id: ConnId, info: &OpenInfo) {
+    fn on_open(&mut self, cx: &mut Context<'_, Self>, id: ConnId, info: &OpenInfo) -> Relayed {
+        let relayed = Relayed { peer: info.peer.clone(), bytes: 0 };
         if info.outbound {
             let Some(client) = self.others.get(&id).copied().filter(|client| cx.is_open(*client)) else {
-                return cx.abort(id, CloseReason::Local("the client has gone"));
+                cx.abort(id, CloseReason::Local("the client has gone"));
+                return relayed;
             };
             cx.link(id, client);
             cx.link(client, id);
-            return cx.resume(client, CONNECTING);
+            cx.resume(client, CONNECTING);
+            return relayed;
         }
         match cx.connect(self.to, RawCodec) {
             Ok(server) => {
@@ -67,6 +74,7 @@ impl Handler for Relay {
                 cx.abort(id, CloseReason::Local("no other side"));
             }
         }
+        relayed
     }
 
     fn on_connect_failed(
@@ -84,6 +92,9 @@ impl Handler for Relay {
     }
 
     fn on_frame(&mut self, cx: &mut Context<'_, Self>, id: ConnId, bytes: &[u8]) {
+        if let Some(relayed) = cx.conn_mut(id) {
+            relayed.bytes += bytes.len() as u64;
+        }
         if let Some(other) = self.others.get(&id) {
             // One that is closing takes nothing more; its `on_close` closes this one.
             let _ = cx.send(*other, bytes);
@@ -97,7 +108,8 @@ impl Handler for Relay {
         }
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Self>, id: ConnId, (): (), reason: CloseReason) {
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, id: ConnId, relayed: Relayed, reason: CloseReason) {
+        eprintln!("{id}: {} bytes relayed from {}: {reason}", relayed.bytes, relayed.peer);
         let Some(other) = self.others.remove(&id) else { return };
         self.others.remove(&other);
         match reason {
@@ -110,15 +122,10 @@ impl Handler for Relay {
     fn on_post(&mut self, _: &mut Context<'_, Self>, (): ()) {}
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let options = Options::parse();
     // A source waits for its sink by the link; that its own output is high is no reason to leave it unread.
     let mut config = ServiceConfig::default();
     config.output_pauses_reading = usize::MAX;
-    let server = TcpServer::bind(options.listen, config)?;
-    let address = server.local_addr();
-    let mut pool = EventLoopThreadPool::start(options.threads, LoopConfig::default())?;
-    server.serve(&pool, move |_| Relay { to: options.to, others: HashMap::new() })?;
-    eprintln!("listening on {address}");
-    Ok(pool.join()?)
+    serve(&options.listen, config, move |_| Relay { to: options.to, others: HashMap::new() })
 }

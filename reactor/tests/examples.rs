@@ -16,61 +16,15 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::net::TcpListener;
 use std::time::Duration;
 
+use support::example::{Running, run};
 use support::{BOUND, connect, until};
-
-/// An example that was built with this test.
-fn example(name: &str) -> Command {
-    let test = std::env::current_exe().unwrap();
-    let path: PathBuf = test.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is built by `cargo test -p reactor` or `cargo build -p reactor --examples`",
-        path.display()
-    );
-    Command::new(path)
-}
-
-struct Running {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Running {
-    fn start(name: &str, threads: &str) -> Self {
-        let mut child = example(name)
-            .args(["--listen", "127.0.0.1:0", "--threads", threads])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").and_then(|address| address.parse().ok());
-        Self { child, address: address.unwrap_or_else(|| panic!("it said {line:?}")) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn run(name: &str, arguments: &[&str]) -> (Output, String, String) {
-    let output = example(name).args(arguments).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    (output, out, err)
-}
 
 #[test]
 fn echo_answers_its_own_client() {
-    let server = Running::start("echo", "2");
+    let server = Running::start("echo", "2", &[]);
     let address = server.address.to_string();
     for (connections, messages, size) in [("1", "100", "1"), ("8", "200", "64"), ("2", "2", "3000000")] {
         let arguments = [
@@ -149,7 +103,7 @@ fn the_examples_explain_themselves_and_their_errors() {
 #[test]
 fn a_line_in_the_hub_reaches_everybody_but_its_speaker() {
     for threads in ["1", "3"] {
-        let hub = Running::start("chat_hub", threads);
+        let hub = Running::start("chat_hub", threads, &[]);
         let mut clients: Vec<_> = (0..6).map(|_| BufReader::new(connect(hub.address))).collect();
         // Who is heard by the first has been accepted; until then it says so again.
         clients[0].get_ref().set_read_timeout(Some(Duration::from_millis(50))).unwrap();

@@ -2,6 +2,8 @@
 //! own thread or on threads of their own, and waiting with a bound.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 
+pub mod example;
+
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
