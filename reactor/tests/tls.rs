@@ -286,7 +286,8 @@ fn a_storm_of_handshakes_is_served_a_few_per_turn_and_all_get_through() {
             });
         }
     });
-    assert_eq!(server.stats().opened, 40);
+    // Told at the end of the turn that the last of them was served in.
+    until("all have opened", || server.stats().opened == 40);
 }
 
 #[test]
