@@ -18,7 +18,7 @@ use crate::{LogStats, caller};
 /// use log::Log;
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("audit.log");
-/// let (audit, guard) = asynclog::Builder::new().file(&path).build()?;
+/// let (audit, guard) = asynclog::Builder::new().file(&path).sealed(false).build()?;
 /// audit.log(&log::Record::builder().target("audit").args(format_args!("ann joined")).build());
 /// drop(guard);
 /// assert!(std::fs::read_to_string(&path)?.ends_with(" audit - | ann joined\n"));
@@ -35,7 +35,7 @@ impl AsyncLog {
     /// What the log has done so far. Any thread; also after the guard is dropped.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        self.shared.counters.stats()
+        self.shared.stats()
     }
 }
 

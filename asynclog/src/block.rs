@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::entry::Entry;
+use crate::frame::Frame;
 use crate::line;
+use crate::lost::Lost;
 use crate::stamp::{Stamps, now_micros};
-use crate::stats::LevelCounts;
 
 /// Lines that are written together.
 #[derive(Debug, Default)]
@@ -20,31 +20,46 @@ pub(crate) struct Block {
     urgent: bool,
 }
 
+/// One line of a block.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     end: usize,
     /// None for what the log says of itself.
-    level: Option<Level>,
+    record: Option<(Level, RecordId)>,
+}
+
+/// Which record: its thread's lane, and its number there. Written `#3.1042`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordId {
+    pub(crate) lane: u32,
+    pub(crate) number: u64,
 }
 
 impl Block {
-    pub(crate) fn push(&mut self, stamps: &mut Stamps, entry: &Entry) {
-        line::push_prefix(&mut self.bytes, stamps, entry.micros, entry.level);
-        self.bytes.extend_from_slice(&entry.body);
-        self.lines.push(Line { end: self.bytes.len(), level: Some(entry.level) });
+    /// Adds a record's line, with ` #lane.number` in it when `numbered`.
+    pub(crate) fn push(&mut self, stamps: &mut Stamps, frame: &Frame<'_>, lane: u32, numbered: bool) {
+        line::push_prefix(&mut self.bytes, stamps, frame.micros, frame.level);
+        self.bytes.extend_from_slice(frame.head);
+        if numbered {
+            line::push_number(&mut self.bytes, lane, frame.number);
+        }
+        self.bytes.extend_from_slice(frame.tail);
+        let id = RecordId { lane, number: frame.number };
+        self.lines.push(Line { end: self.bytes.len(), record: Some((frame.level, id)) });
         self.records += 1;
-        self.urgent |= entry.level == Level::Error;
+        self.urgent |= frame.level == Level::Error;
     }
 
     /// Adds a line of the log about itself; its text is ours and needs no escaping but for what the system said.
     pub(crate) fn push_notice(&mut self, stamps: &mut Stamps, text: &str) {
-        line::push_prefix(&mut self.bytes, stamps, now_micros(), Level::Warn);
-        let args = format_args!("{text}");
-        let record = log::Record::builder().target("asynclog").args(args).build();
-        let mut body = Vec::new();
-        line::push_body(&mut body, &record, crate::config::RECORD_BYTES);
-        self.bytes.extend_from_slice(&body);
-        self.lines.push(Line { end: self.bytes.len(), level: None });
+        line::push_notice(&mut self.bytes, stamps, Level::Warn, text);
+        self.lines.push(Line { end: self.bytes.len(), record: None });
+    }
+
+    /// The same, but it is no trouble.
+    pub(crate) fn push_remark(&mut self, stamps: &mut Stamps, text: &str) {
+        line::push_notice(&mut self.bytes, stamps, Level::Info, text);
+        self.lines.push(Line { end: self.bytes.len(), record: None });
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -76,12 +91,33 @@ impl Block {
     }
 
     /// The records that are not whole within the first `done` bytes.
-    pub(crate) fn records_behind(&self, done: usize) -> LevelCounts {
-        let mut counts = LevelCounts::default();
-        for level in self.lines.iter().filter(|line| line.end > done).filter_map(|line| line.level) {
-            counts.add_one(level);
+    pub(crate) fn lost_behind(&self, done: usize) -> Lost {
+        let mut lost = Lost::default();
+        for (level, id) in self.lines.iter().filter(|line| line.end > done).filter_map(|line| line.record) {
+            lost.add(level, id);
         }
-        counts
+        lost
+    }
+
+    /// Takes out all records below level warn; what is lost is returned.
+    pub(crate) fn keep_warnings(&mut self) -> Lost {
+        let mut lost = Lost::default();
+        let mut kept = Self::default();
+        let mut start = 0;
+        for line in &self.lines {
+            match line.record {
+                Some((level, id)) if level > Level::Warn => lost.add(level, id),
+                record => {
+                    kept.bytes.extend_from_slice(self.bytes.get(start..line.end).unwrap_or_default());
+                    kept.lines.push(Line { end: kept.bytes.len(), record });
+                    kept.records += usize::from(record.is_some());
+                }
+            }
+            start = line.end;
+        }
+        kept.urgent = self.urgent;
+        *self = kept;
+        lost
     }
 }
 
@@ -98,8 +134,11 @@ mod tests {
     fn block(bodies: &[(&str, Level)]) -> Block {
         let mut block = Block::default();
         let mut stamps = Stamps::default();
-        for (body, level) in bodies {
-            block.push(&mut stamps, &Entry { micros: 0, level: *level, body: format!("{body}\n").into() });
+        for (number, (body, level)) in (1..).zip(bodies) {
+            let tail = format!(" | {body}\n");
+            let frame =
+                Frame { level: *level, micros: 0, number, head: b"t", tail: tail.as_bytes(), text_bytes: 0 };
+            block.push(&mut stamps, &frame, 3, true);
         }
         block
     }
@@ -109,15 +148,35 @@ mod tests {
         let mut block = block(&[("one", Level::Info), ("two", Level::Warn)]);
         block.push_notice(&mut Stamps::default(), "of the log itself");
         let first = block.bytes().iter().position(|byte| *byte == b'\n').unwrap() + 1;
-        assert_eq!(block.records_behind(0).total(), 2);
-        assert_eq!(block.records_behind(first - 1).total(), 2);
-        assert_eq!(block.records_behind(first).warn, 1);
-        assert_eq!(block.records_behind(first).total(), 1);
-        assert_eq!(block.records_behind(block.bytes().len()).total(), 0);
+        assert_eq!(block.lost_behind(0).by_level.total(), 2);
+        assert_eq!(block.lost_behind(first - 1).by_level.total(), 2);
+        assert_eq!(block.lost_behind(first).by_level.warn, 1);
+        assert_eq!(block.lost_behind(first).by_level.total(), 1);
+        assert_eq!(block.lost_behind(block.bytes().len()).by_level.total(), 0);
         assert_eq!(block.line_start(first - 1), 0);
         assert_eq!(block.line_start(first), first);
         assert_eq!(block.line_start(first + 5), first);
         assert_eq!(block.records(), 2);
+    }
+
+    #[test]
+    fn warnings_and_the_logs_own_lines_stay_when_room_is_short() {
+        let mut block = block(&[
+            ("one", Level::Info),
+            ("two", Level::Warn),
+            ("three", Level::Debug),
+            ("four", Level::Error),
+        ]);
+        block.push_notice(&mut Stamps::default(), "of the log itself");
+        let lost = block.keep_warnings();
+        assert_eq!((lost.by_level.info, lost.by_level.debug, lost.by_level.total()), (1, 1, 2));
+        let text = String::from_utf8(block.bytes().to_vec()).unwrap();
+        assert!(
+            text.contains("#3.2 | two\n") && text.contains("#3.4 | four\n") && text.contains("itself"),
+            "{text}"
+        );
+        assert!(!text.contains("one") && !text.contains("three"));
+        assert_eq!((block.records(), block.lost_behind(0).by_level.total()), (2, 2));
     }
 
     #[test]

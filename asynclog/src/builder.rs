@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io::Write;
 use std::path::{self, PathBuf};
+use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,16 +15,20 @@ use log::LevelFilter;
 
 use crate::collector::{Collector, Progress};
 use crate::config::{
-    BARRIERS_MAX, BLOCKS_MAX, INTERVAL_MAX, QUEUE_RECORDS, QUEUE_RECORDS_MAX, RECORD_BYTES, RECORD_BYTES_MIN,
-    SHUTDOWN_MAX,
+    BARRIERS_MAX, BLOCK_BYTES_MAX, BLOCKS_MAX, FRAME_EXTRA_BYTES, INTERVAL_MAX, LANE_BYTES, LANE_BYTES_MAX,
+    LANE_BYTES_MIN, RECORD_BYTES, RECORD_BYTES_MIN, SHUTDOWN_MAX,
 };
 use crate::filter::{Filter, LiveFilter};
 use crate::log_file::LogFile;
-use crate::shared::Shared;
+use crate::pending::Pending;
+use crate::seal::Seal;
+use crate::shared::{Lanes, Shared};
 use crate::sink::Sink;
 use crate::stats::Counters;
 use crate::writer::FileWriter;
-use crate::{AsyncLog, FlushConfig, Guard, LogError, Overflow, RollConfig, caller, panic_hook};
+use crate::{
+    AsyncLog, FlushConfig, Guard, LogError, Overflow, RollConfig, caller, panic_hook, shared, stamp,
+};
 
 /// Settings of a log; [`install`](Self::install) or [`build`](Self::build) starts it.
 ///
@@ -47,10 +53,11 @@ pub struct Builder {
     level: LevelFilter,
     filter: String,
     flush: FlushConfig,
-    queue: usize,
+    lane_bytes: usize,
     record_bytes: usize,
     overflow: Overflow,
     roll: Option<RollConfig>,
+    sealed: bool,
     shutdown_timeout: Duration,
 }
 
@@ -67,17 +74,18 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// To standard error, level info, flush settings by default, a queue of 8,192 records, drops when it is full, no rolling.
+    /// To standard error, level info, flush settings by default, 256 KiB for each thread, drops when they are full, no rolling.
     pub fn new() -> Self {
         Self {
             target: Target::Stderr,
             level: LevelFilter::Info,
             filter: String::new(),
             flush: FlushConfig::default(),
-            queue: QUEUE_RECORDS,
+            lane_bytes: LANE_BYTES,
             record_bytes: RECORD_BYTES,
             overflow: Overflow::Drop,
             roll: None,
+            sealed: true,
             shutdown_timeout: SHUTDOWN_MAX,
         }
     }
@@ -119,20 +127,26 @@ impl Builder {
         self
     }
 
-    /// So many records may wait for the log thread. 1 to 1,048,576, default 8,192.
-    pub fn queue(mut self, records: usize) -> Self {
-        self.queue = records;
+    /// So much room has each thread for records that the log thread has not taken yet; allocated when it logs for the first time. 128 bytes to 1 GiB, default 256 KiB.
+    pub fn thread_buffer(mut self, bytes: usize) -> Self {
+        self.lane_bytes = bytes;
         self
     }
 
-    /// The longest line in bytes; a longer message is cut and says so. At least 256, default 8 KiB. Together with the queue's length it bounds
-    /// the memory of the log.
+    /// Whether the lines of a file bear numbers, ` #3.1042` for the record 1,042 of the third thread, and files a first and a last line with counts and a
+    /// checksum, by which `asynclog verify` proves that nothing is missing. Default true; standard error and other targets have neither.
+    pub fn sealed(mut self, sealed: bool) -> Self {
+        self.sealed = sealed;
+        self
+    }
+
+    /// The longest line in bytes; a longer message is cut and says so. At least 256, default 8 KiB. It is never more than fits a thread's buffer.
     pub fn record_bytes(mut self, bytes: usize) -> Self {
         self.record_bytes = bytes;
         self
     }
 
-    /// What callers do when the queue is full. Default [`Overflow::Drop`].
+    /// What callers do when their thread's buffer is full. Default [`Overflow::Drop`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
@@ -176,26 +190,37 @@ impl Builder {
     pub fn build(self) -> Result<(AsyncLog, Guard), LogError> {
         self.check()?;
         let filter = Filter::parse(&self.filter, self.level)?;
-        let sink = self.target.open(self.roll)?;
+        let numbered = self.sealed && matches!(self.target, Target::File(_));
+        let id = shared::next_id();
+        let seal =
+            self.sealed.then(|| Seal::new(format!("{:x}-{:x}-{id:x}", stamp::now_micros(), process::id())));
+        let sink = self.target.open(self.roll, seal)?;
+        let flush = FlushConfig {
+            interval: self.flush.interval.min(INTERVAL_MAX),
+            bytes: self.flush.bytes.min(BLOCK_BYTES_MAX),
+            ..self.flush
+        };
+        // A longer record is cut, so that any fits an empty buffer.
+        let longest = self.lane_bytes.saturating_sub(FRAME_EXTRA_BYTES).max(LANE_BYTES_MIN / 4);
 
-        let (entries, late) = bounded(self.queue);
         let (kicks, kicked) = bounded(1);
         let (barriers, asked) = bounded(BARRIERS_MAX);
         let (jobs, to_write) = bounded(BLOCKS_MAX);
         let (emptied, spare) = bounded(BLOCKS_MAX);
         let (ending, ended) = bounded(0);
         let shared = Arc::new(Shared {
+            id,
             filter: LiveFilter::new(filter),
             counters: Counters::default(),
             overflow: self.overflow,
-            record_bytes_max: self.record_bytes,
-            entries,
-            late: late.clone(),
-            spare: bounded(self.queue),
+            record_bytes_max: self.record_bytes.min(longest),
+            lane_bytes: self.lane_bytes,
+            pending: Pending::new(flush),
+            lanes: Mutex::new(Lanes::default()),
+            arrived: AtomicBool::new(false),
+            strays: Mutex::new(None),
             kicks,
             barriers,
-            kick_at_records: AtomicU64::new(1),
-            kick_at_bytes: AtomicU64::new(1),
             flush_wanted: AtomicBool::new(false),
             reopen_wanted: AtomicBool::new(false),
             drops_unsaid: AtomicBool::new(false),
@@ -204,12 +229,13 @@ impl Builder {
         });
         let collector = Collector {
             shared: Arc::clone(&shared),
-            flush: FlushConfig { interval: self.flush.interval.min(INTERVAL_MAX), ..self.flush },
-            entries: late,
+            flush,
+            numbered,
             kicks: kicked,
             barriers: asked,
             jobs,
             spare,
+            lanes: Vec::new(),
             progress: Progress::default(),
         };
         let writer = FileWriter::new(Arc::clone(&shared), to_write, emptied, sink, ending);
@@ -229,8 +255,8 @@ impl Builder {
 
     fn check(&self) -> Result<(), LogError> {
         let wrong = |what| Err(LogError::Config { what });
-        if self.queue == 0 || self.queue > QUEUE_RECORDS_MAX {
-            return wrong("the queue must hold 1 to 1048576 records");
+        if !(LANE_BYTES_MIN..=LANE_BYTES_MAX).contains(&self.lane_bytes) {
+            return wrong("a thread's buffer must have 128 bytes to 1 GiB");
         }
         if self.record_bytes < RECORD_BYTES_MIN {
             return wrong("a record must have room for 256 bytes");
@@ -246,12 +272,12 @@ impl Builder {
 }
 
 impl Target {
-    fn open(self, roll: Option<RollConfig>) -> Result<Sink, LogError> {
+    fn open(self, roll: Option<RollConfig>, seal: Option<Seal>) -> Result<Sink, LogError> {
         match self {
             Self::File(path) => {
                 // The program may change its folder; the log stays where it was.
                 let path = path::absolute(&path).unwrap_or(path);
-                match LogFile::open(path.clone(), roll) {
+                match LogFile::open(path.clone(), roll, seal) {
                     Ok(file) => Ok(Sink::File(Box::new(file))),
                     Err(source) => Err(LogError::Open { path, source }),
                 }
@@ -288,8 +314,8 @@ mod tests {
     fn settings_that_make_no_sense_are_refused() {
         let zero = FlushConfig { records: 0, ..FlushConfig::default() };
         for builder in [
-            Builder::new().queue(0),
-            Builder::new().queue(usize::MAX),
+            Builder::new().thread_buffer(0),
+            Builder::new().thread_buffer(usize::MAX),
             Builder::new().record_bytes(10),
             Builder::new().flush(zero),
             Builder::new().roll(RollConfig { bytes_max: 0, keep: 1 }),

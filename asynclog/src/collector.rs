@@ -1,15 +1,19 @@
-//! The log thread: takes records out of the queue, gathers them into blocks, and decides when a block is due.
+//! The log thread: takes records out of all lanes, merges them by time into blocks, and decides when a block is due.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use crate::barrier::Barrier;
 use crate::block::{self, Block};
 use crate::config::FlushConfig;
-use crate::entry::{Barrier, Entry};
-use crate::shared::Shared;
+use crate::frame::Frame;
+use crate::lane::LaneReader;
+use crate::lost::{RANGES_PER_LINE, told_line};
+use crate::shared::{Shared, line_bytes};
 use crate::stamp::Stamps;
 use crate::writer::Job;
 
@@ -18,30 +22,49 @@ use crate::writer::Job;
 pub(crate) struct Collector {
     pub(crate) shared: Arc<Shared>,
     pub(crate) flush: FlushConfig,
-    pub(crate) entries: Receiver<Entry>,
+    /// Lines bear their records' numbers.
+    pub(crate) numbered: bool,
     pub(crate) kicks: Receiver<()>,
     pub(crate) barriers: Receiver<Barrier>,
     /// Blocks to the file-writer, and emptied ones back.
     pub(crate) jobs: Sender<Job>,
     pub(crate) spare: Receiver<Block>,
+    pub(crate) lanes: Vec<LaneReader>,
     pub(crate) progress: Progress,
 }
 
-/// What has been gathered, and how far the queue has come.
+/// What has been gathered.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     block: Block,
     stamps: Stamps,
     /// When the block must go, at the latest.
     due: Option<Instant>,
-    taken: u64,
-    /// Records and bytes that were handed to the file-writer.
-    flushed: u64,
-    flushed_bytes: u64,
+    /// Taken and still counted as pending.
+    records: u64,
+    bytes: u64,
+    /// Records were refused that are not told yet.
+    unsaid: bool,
+    round: Round,
+}
+
+/// What one look into the lanes has found. Kept for its memory.
+#[derive(Debug, Default)]
+struct Round {
+    arena: Vec<u8>,
+    /// One lane's part after the other.
+    found: Vec<Found>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// The time by which it is ordered; within a lane it never decreases.
+    at: i64,
+    lane: u32,
+    start: usize,
 }
 
 enum Wake {
-    Record(Entry),
     Barrier(Barrier),
     Look,
 }
@@ -49,18 +72,15 @@ enum Wake {
 impl Collector {
     /// Runs until the guard is dropped.
     pub(crate) fn run(mut self) {
-        self.publish_thresholds();
         loop {
-            let mut barrier = None;
-            match self.wait() {
-                Wake::Record(entry) => self.take(entry),
-                Wake::Barrier(asked) => barrier = Some(asked),
-                Wake::Look => {}
-            }
+            let barrier = match self.wait() {
+                Wake::Barrier(asked) => Some(asked),
+                Wake::Look => None,
+            };
             if self.shared.closing.load(Ordering::SeqCst) {
                 return self.finish(barrier);
             }
-            // Before the queue is drained: a wish is for what was logged before it.
+            // Before the lanes are looked into: a wish is for what was logged before it.
             let wished = self.take_wishes();
             self.drain();
             if barrier.is_some() || wished || self.is_due() {
@@ -70,15 +90,22 @@ impl Collector {
                 // Without a file-writer the sender is dropped here, which is an answer too.
                 let _ = self.jobs.send(Job::Barrier(barrier));
             }
-            self.publish_thresholds();
         }
     }
 
     /// Sleeps until there is something to do. While a block is gathering, single records do not wake it.
-    fn wait(&self) -> Wake {
+    fn wait(&mut self) -> Wake {
+        if self.shared.pending.is_due() {
+            // More came while a block was handed over, and nobody wakes us for it. It may be counted and not there yet: then its caller is
+            // between two instructions.
+            thread::yield_now();
+            return self.barriers.try_recv().map_or(Wake::Look, Wake::Barrier);
+        }
+        if self.progress.due.is_none() && !self.shared.pending.is_empty() {
+            self.progress.due = Instant::now().checked_add(self.flush.interval);
+        }
         match self.progress.due {
             None => select! {
-                recv(self.entries) -> entry => entry.map_or(Wake::Look, Wake::Record),
                 recv(self.barriers) -> barrier => barrier.map_or(Wake::Look, Wake::Barrier),
                 recv(self.kicks) -> _ => Wake::Look,
             },
@@ -90,32 +117,83 @@ impl Collector {
         }
     }
 
-    /// Takes what is in the queue now; what comes meanwhile waits for the next round.
+    /// Takes what is in the lanes now; what comes meanwhile waits for the next round.
     fn drain(&mut self) {
-        for _ in 0..self.entries.len() {
-            let Ok(entry) = self.entries.try_recv() else { break };
-            self.take(entry);
+        if self.shared.arrived.swap(false, Ordering::SeqCst) {
+            self.lanes.append(&mut self.shared.lanes().readers);
+        }
+        let mut round = std::mem::take(&mut self.progress.round);
+        self.look(&mut round);
+        for found in &round.found {
+            let frame = round.arena.get(found.start..).and_then(Frame::split);
+            if let Some((frame, _)) = frame {
+                self.take(&frame, found.lane);
+            }
+        }
+        round.arena.clear();
+        round.found.clear();
+        self.progress.round = round;
+        self.remove_ended();
+    }
+
+    /// Empties all lanes into the round, and orders what was found by time.
+    fn look(&mut self, round: &mut Round) {
+        let mut lanes_found = 0;
+        for lane in &mut self.lanes {
+            let mut start = round.arena.len();
+            lane.take_into(&mut round.arena);
+            lanes_found += usize::from(round.arena.len() > start);
+            while let Some((frame, rest)) = round.arena.get(start..).and_then(Frame::split) {
+                let behind = round.arena.len() - rest.len();
+                round.found.push(Found { at: lane.note(&frame), lane: lane.state.number, start });
+                start = behind;
+            }
+            self.progress.unsaid |= lane.has_gaps();
+        }
+        if lanes_found > 1 {
+            // Stable: what one thread logged within a microsecond keeps its order. It finds the lanes' runs by itself.
+            round.found.sort_by_key(|found| found.at);
         }
     }
 
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, frame: &Frame<'_>, lane: u32) {
         let now = &mut self.progress;
         if now.due.is_none() {
-            now.due = Some(block::due_at(entry.micros, self.flush.interval));
+            now.due = Some(block::due_at(frame.micros, self.flush.interval));
         }
-        now.block.push(&mut now.stamps, &entry);
-        now.taken += 1;
-        let full = now.block.records() >= self.flush.records || now.block.bytes().len() >= self.flush.bytes;
-        self.shared.recycle(entry.body);
-        if full {
+        now.block.push(&mut now.stamps, frame, lane, self.numbered);
+        now.records += 1;
+        now.bytes += line_bytes(frame.text_bytes) as u64;
+        if now.records >= self.flush.records as u64 || now.bytes >= self.flush.bytes as u64 {
             self.hand_over();
         }
     }
 
+    /// Forgets the lanes whose threads have ended.
+    fn remove_ended(&mut self) {
+        if !self.lanes.iter().any(LaneReader::is_over) {
+            return;
+        }
+        self.tell_refused();
+        let shared = Arc::clone(&self.shared);
+        let mut all = shared.lanes();
+        self.lanes.retain(|lane| {
+            let over = lane.is_over() && !lane.has_gaps();
+            if over {
+                all.retired += lane.state.numbered();
+                all.states.retain(|state| state.number != lane.state.number);
+            }
+            !over
+        });
+    }
+
     /// Whether anyone wants the file-writer to be called now. Drops are said after the usual interval.
     fn take_wishes(&mut self) -> bool {
-        if self.shared.drops_unsaid.swap(false, Ordering::SeqCst) && self.progress.due.is_none() {
-            self.progress.due = Some(Instant::now() + self.flush.interval);
+        if self.shared.drops_unsaid.swap(false, Ordering::SeqCst) {
+            self.progress.unsaid = true;
+            if self.progress.due.is_none() {
+                self.progress.due = Instant::now().checked_add(self.flush.interval);
+            }
         }
         let flush = self.shared.flush_wanted.swap(false, Ordering::SeqCst);
         let reopen = self.shared.reopen_wanted.load(Ordering::SeqCst);
@@ -126,38 +204,45 @@ impl Collector {
         self.progress.block.is_urgent() || self.progress.due.is_some_and(|due| due <= Instant::now())
     }
 
+    /// Adds the lines about records that had no room.
+    fn tell_refused(&mut self) {
+        let now = &mut self.progress;
+        for lane in &mut self.lanes {
+            while let Some(refused) = lane.take_refused(RANGES_PER_LINE) {
+                let number = lane.state.number;
+                let ranges: Vec<_> =
+                    refused.gaps.iter().map(|(first, last)| (number, *first, *last)).collect();
+                let (from, to) = (now.stamps.text(refused.from), now.stamps.text(refused.to));
+                let label = &lane.state.label;
+                let why = format!("because the buffer of thread {label} was full, from {from} to {to}");
+                now.block.push_notice(&mut now.stamps, &told_line(&refused.by_level, &why, &ranges));
+            }
+        }
+    }
+
     /// Gives the block to the file-writer, even an empty one: it may have something to say. Waits while the file-writer is behind.
     fn hand_over(&mut self) {
+        if std::mem::take(&mut self.progress.unsaid) {
+            self.tell_refused();
+        }
         let now = &mut self.progress;
         now.due = None;
-        now.flushed = now.taken;
+        self.shared.pending.sub(now.records, now.bytes);
+        (now.records, now.bytes) = (0, 0);
         let block = std::mem::replace(&mut now.block, self.spare.try_recv().unwrap_or_default());
-        now.flushed_bytes += block.bytes().len() as u64;
         if let Err(unsent) = self.jobs.send(Job::Write(block))
             && let Job::Write(block) = unsent.into_inner()
         {
             // The file-writer has panicked.
-            self.shared.counters.lost.add_all(&block.records_behind(0));
+            self.shared.counters.lost.add_all(&block.lost_behind(0).by_level);
         }
     }
 
-    /// Tells the callers at which count to wake us: for a flush, or when half of the queue is used.
-    fn publish_thresholds(&self) {
-        let now = &self.progress;
-        let room = self.entries.capacity().unwrap_or(usize::MAX);
-        let half_full = now.taken + (room / 2).max(1) as u64;
-        let records = half_full.min(now.flushed.saturating_add(self.flush.records as u64));
-        self.shared.kick_at_records.store(records, Ordering::SeqCst);
-        let bytes = now.flushed_bytes.saturating_add(self.flush.bytes as u64);
-        self.shared.kick_at_bytes.store(bytes, Ordering::SeqCst);
-    }
-
-    /// The last look: after `gone` a caller that still gets a record into the queue takes it out again itself.
+    /// The last look: what comes into a lane after `gone` is counted as lost by `stats`.
     fn finish(mut self, barrier: Option<Barrier>) {
         self.shared.gone.store(true, Ordering::SeqCst);
-        while let Ok(entry) = self.entries.try_recv() {
-            self.take(entry);
-        }
+        self.drain();
+        self.progress.unsaid = true;
         self.hand_over();
         for barrier in barrier.into_iter().chain(self.barriers.try_iter()) {
             let _ = self.jobs.send(Job::Barrier(barrier));
@@ -168,6 +253,7 @@ impl Collector {
 impl Drop for Collector {
     fn drop(&mut self) {
         self.shared.gone.store(true, Ordering::SeqCst);
-        self.shared.lose_queue();
+        // So that a caller's `produced` has its counterpart, see `Shared::stats`.
+        self.shared.lanes().readers.append(&mut self.lanes);
     }
 }

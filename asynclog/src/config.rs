@@ -27,7 +27,7 @@ impl Default for FlushConfig {
     }
 }
 
-/// What a caller does when the queue is full.
+/// What a caller does when its thread's buffer is full.
 ///
 /// Threads marked by [`mark_loop_thread`](crate::mark_loop_thread) drop, whatever is set here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub enum Overflow {
 /// new. An existing file is never overwritten. The names of one log sort by age, even when the clock was stepped back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollConfig {
-    /// A file does not grow over this, but for a single line longer than it. Default 64 MiB.
+    /// A file does not grow over this, but for the line that ends it, and for a single line longer than it. Default 64 MiB.
     pub bytes_max: u64,
     /// So many rolled files are kept beside the current one, the oldest are deleted. Default 8.
     pub keep: usize,
@@ -61,20 +61,29 @@ impl Default for RollConfig {
     }
 }
 
-/// Records in the queue unless set: some seconds of a busy server, and at 200 bytes each under 2 MiB.
-pub(crate) const QUEUE_RECORDS: usize = 8192;
-/// The queue's slots are allocated at start: beyond this it is a mistake in a configuration.
-pub(crate) const QUEUE_RECORDS_MAX: usize = 1 << 20;
-/// The longest line; a longer message is cut and says so. With the queue's length it bounds the log's memory.
+/// A thread's buffer unless set: 1,500 lines of usual length, which a thread needs milliseconds to write, longer than the log thread needs to come.
+/// Its memory is touched as it is used.
+pub(crate) const LANE_BYTES: usize = 256 * 1024;
+/// Each thread that logs has one: beyond this it is a mistake in a configuration.
+pub(crate) const LANE_BYTES_MAX: usize = 1 << 30;
+/// Room for a frame and a short line; with less than this a buffer is full.
+pub(crate) const LANE_BYTES_MIN: usize = 128;
+/// The longest line; a longer message is cut and says so.
 pub(crate) const RECORD_BYTES: usize = 8 * 1024;
 /// Below this a line's own header would not fit.
 pub(crate) const RECORD_BYTES_MIN: usize = 256;
-/// A recycled buffer that grew beyond this is given back, so that a few long messages do not stay in memory.
-pub(crate) const BUFFER_BYTES_KEPT: usize = 1024;
+/// A formatting buffer that grew beyond this is given back, so that a few long messages do not stay in memory.
+pub(crate) const FRAME_BYTES_KEPT: usize = 4096;
+/// The note that a message was cut stands beyond the longest line, with a frame around both.
+pub(crate) const FRAME_EXTRA_BYTES: usize = 128;
+/// A block is handed over at this size, whatever the flush settings say.
+pub(crate) const BLOCK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Blocks between the log thread and the file-writer: one being written, a few ready.
 pub(crate) const BLOCKS_MAX: usize = 4;
 /// Blocks kept while writing fails; what comes beyond is counted as lost.
 pub(crate) const HELD_BYTES_MAX: usize = 1024 * 1024;
+/// Beyond it, for warnings and errors only: some thousand lines of what a person will look for first.
+pub(crate) const HELD_RESERVE_BYTES: usize = 512 * 1024;
 /// Barriers that may wait at a time; more wait for their turn within their time-out.
 pub(crate) const BARRIERS_MAX: usize = 16;
 /// The first and the longest pause between two attempts to write after a failure.
@@ -91,4 +100,4 @@ pub(crate) const FACADE_FLUSH_MAX: Duration = Duration::from_secs(5);
 pub(crate) const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
 const _: () = assert!(RECORD_BYTES >= RECORD_BYTES_MIN);
-const _: () = assert!(QUEUE_RECORDS <= QUEUE_RECORDS_MAX);
+const _: () = assert!(LANE_BYTES <= LANE_BYTES_MAX && LANE_BYTES >= RECORD_BYTES + FRAME_EXTRA_BYTES);

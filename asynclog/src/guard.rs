@@ -47,7 +47,7 @@ impl Guard {
     /// What the log has done so far. Any thread.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        self.shared.counters.stats()
+        self.shared.stats()
     }
 
     /// Asks the file-writer to open its file anew and to write to it what there is, even if that is nothing. Does not wait. Any thread.

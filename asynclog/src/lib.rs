@@ -16,17 +16,17 @@
 //! # A line
 //!
 //! ```text
-//! 2026-09-23T10:15:04.123456Z I io-3 chatd::session session.rs:142 | message
+//! 2026-09-23T10:15:04.123456Z I io-3 chatd::session session.rs:142 #4.1042 | message
 //! ```
 //!
-//! Time in UTC with microseconds, the level's letter (`E W I D T`), thread, target, place of the call, message. Newlines,
+//! Time in UTC with microseconds, the level's letter (`E W I D T`), thread, target, place of the call, number (in files; the fourth thread's record 1,042), message. Newlines,
 //! control characters and the characters that reorder text on a terminal are escaped, so one record is one line
 //! and no message can forge another.
 //!
 //! # The way of a record
 //!
-//! The calling thread formats into a buffer that it takes from a pool and puts into a bounded queue. The **log thread** takes it out,
-//! puts the time before it, and gathers whole lines into a block. The **file-writer thread** writes a block with one
+//! The calling thread formats a record, numbers it, and copies it into a bounded buffer that it shares with the log thread and with nobody else: no lock, and no
+//! allocation once it is warm. The **log thread** takes the records out of all buffers, merges them by time, and gathers whole lines into a block. The **file-writer thread** writes a block with one
 //! call, rolls the file, reopens it when it was removed. A block is written as soon as one of these holds:
 //! [`FlushConfig::records`], [`FlushConfig::bytes`], [`FlushConfig::interval`] since its oldest record, a record of level error,
 //! [`Guard::barrier`], a panic, the drop of the [`Guard`]. *Written* means given to the operating system: it survives the end of the
@@ -38,31 +38,42 @@
 //! # Nothing is lost unseen
 //!
 //! A caller never waits, unless [`Overflow::Block`] says so, and a thread that called [`mark_loop_thread`] never does. A record for which there is no room
-//! is dropped, counted by level, and a line in the log itself says how many were dropped, why, and between which
-//! times. When writing fails (a full disk, a folder that is gone) a reserve of blocks is kept, the rest is counted, the
+//! is dropped, counted by level, and a line in the log itself says how many were dropped, of which thread, which numbers, why, and between which
+//! times. When writing fails (a full disk, a folder that is gone) 1 MiB is kept, warnings and errors up to 1.5 MiB, the rest is counted, the
 //! file is opened and written again with back-off, and the first lines after the outage say from when to when it lasted and what was lost. After the
 //! guard is dropped `produced == written + dropped` holds in [`LogStats`], exactly.
+//!
+//! A file begins with a line that names the run, and ends, when it is rolled, moved away or at the end of the log, with one that has the count of its lines and bytes and
+//! their checksum. `asynclog verify a.log*`, or a [`Verifier`], proves by these and by the numbers that every record is there or told to be dropped, none
+//! twice. Two programs that write one file make it unprovable, but lose nothing.
 //!
 //! An idle logger makes no wake-ups.
 
 mod async_log;
+mod barrier;
 mod block;
 mod builder;
 mod caller;
 mod collector;
 mod config;
-mod entry;
 mod error;
 mod filter;
+mod frame;
 mod guard;
+mod lane;
 mod line;
 mod log_file;
+mod lost;
 mod panic_hook;
+mod pending;
+mod ranges;
 mod rolled;
+mod seal;
 mod shared;
 mod sink;
 mod stamp;
 mod stats;
+mod verify;
 mod writer;
 
 pub use async_log::AsyncLog;
@@ -72,6 +83,7 @@ pub use config::{FlushConfig, Overflow, RollConfig};
 pub use error::LogError;
 pub use guard::Guard;
 pub use stats::{LevelCounts, LogStats};
+pub use verify::{Finding, RunReport, Verifier, VerifyReport};
 
 /// The README's example, compiled and run.
 #[doc = include_str!("../README.md")]

@@ -5,21 +5,29 @@ use std::fmt::{self, Write};
 use log::{Level, Record};
 
 use crate::caller;
-use crate::stamp::{STAMP_BYTES, Stamps};
+use crate::config::RECORD_BYTES;
+use crate::stamp::{STAMP_BYTES, Stamps, now_micros};
 
-/// What the log thread puts before the body: the time, ` I `.
+/// The target of what the log says of itself.
+pub(crate) const OWN_TARGET: &str = "asynclog";
+
+/// What the log thread puts before the text: the time, ` I `.
 pub(crate) const PREFIX_BYTES: usize = STAMP_BYTES + 3;
 
-/// Appends `thread target file:line | message\n`; what would make it longer than `bytes_max` is cut from the end, which then says so.
-pub(crate) fn push_body(out: &mut Vec<u8>, record: &Record<'_>, bytes_max: usize) {
+/// Appends `thread target file:line | message\n` and says where ` | ` begins, counted from its own start; what would make `out` longer than `bytes_max`
+/// is cut from the end, which then says so.
+pub(crate) fn push_body(out: &mut Vec<u8>, record: &Record<'_>, bytes_max: usize) -> usize {
+    let start = out.len();
     let mut text = Escaper { out, bytes_max, cut: 0, spaces: false };
     caller::with_label(|label| text.field(label));
     text.raw(" ");
     text.field(if record.target().is_empty() { "-" } else { record.target() });
     text.raw(" ");
     text.place(record);
+    let head_bytes = text.out.len() - start;
     text.raw(" | ");
     text.message(*record.args());
+    head_bytes
 }
 
 /// Appends the time and the level's letter.
@@ -32,6 +40,36 @@ pub(crate) fn push_prefix(out: &mut Vec<u8>, stamps: &mut Stamps, micros: i64, l
         Level::Debug => b" D ",
         Level::Trace => b" T ",
     });
+}
+
+/// Appends ` #lane.number`.
+pub(crate) fn push_number(out: &mut Vec<u8>, lane: u32, number: u64) {
+    out.extend_from_slice(b" #");
+    push_decimal(out, u64::from(lane));
+    out.push(b'.');
+    push_decimal(out, number);
+}
+
+fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut begin = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        begin -= 1;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(begin..).unwrap_or_default());
+}
+
+/// Appends a whole line of the log about itself.
+pub(crate) fn push_notice(out: &mut Vec<u8>, stamps: &mut Stamps, level: Level, text: &str) {
+    push_prefix(out, stamps, now_micros(), level);
+    let room = out.len() + RECORD_BYTES;
+    let args = format_args!("{text}");
+    push_body(out, &Record::builder().target(OWN_TARGET).args(args).build(), room);
 }
 
 /// Writes text with all that is not harmless escaped, up to a length.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::RollConfig;
 use crate::rolled;
+use crate::seal::Seal;
 
 /// How long a failed roll is not tried again; the file grows meanwhile.
 const ROLL_RETRY: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ pub(crate) struct LogFile {
     path: PathBuf,
     roll: Option<RollConfig>,
     open: Option<OpenFile>,
+    /// None where files bear no seals.
+    seal: Option<Seal>,
     /// Where the file ended that was closed because writing failed.
     left: Option<(FileId, u64)>,
     /// The last byte written was not a newline.
@@ -62,6 +65,8 @@ struct OpenFile {
     file: File,
     id: FileId,
     size: u64,
+    /// Where its first record is, if it is ours from the beginning.
+    start: u64,
     /// Only a regular file is rolled: `/dev/null` and pipes are not.
     regular: bool,
 }
@@ -70,7 +75,7 @@ impl OpenFile {
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().append(true).create(true).open(path)?;
         let meta = file.metadata()?;
-        Ok(Self { file, id: FileId::of(&meta), size: meta.len(), regular: meta.is_file() })
+        Ok(Self { file, id: FileId::of(&meta), size: meta.len(), start: 0, regular: meta.is_file() })
     }
 
     /// A crash can leave half a line at the end; it must not become the beginning of ours.
@@ -94,13 +99,14 @@ impl OpenFile {
 
 impl LogFile {
     /// Opens the file for appending, or creates it. Its folder must exist.
-    pub(crate) fn open(path: PathBuf, roll: Option<RollConfig>) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf, roll: Option<RollConfig>, seal: Option<Seal>) -> io::Result<Self> {
         let mut open = OpenFile::open(&path)?;
         open.end_torn_line(&path)?;
         Ok(Self {
             path,
             roll,
             open: Some(open),
+            seal,
             left: None,
             mid_line: false,
             roll_after: None,
@@ -123,8 +129,12 @@ impl LogFile {
                         // Truncated within a line: what stands there now is not its beginning.
                         open.size = meta.len();
                         self.mid_line = false;
+                        self.seal.iter_mut().for_each(Seal::interrupt);
                         open.end_torn_line(&self.path)?;
                         return Ok(Continuity::New);
+                    }
+                    if meta.len() < open.size {
+                        self.seal.iter_mut().for_each(Seal::interrupt);
                     }
                     open.size = meta.len();
                     return Ok(Continuity::Same);
@@ -137,6 +147,7 @@ impl LogFile {
     }
 
     fn open_again(&mut self) -> io::Result<Continuity> {
+        self.close_sealed();
         let mut open = OpenFile::open(&self.path)?;
         let same = self.left == Some((open.id, open.size));
         if !(same && self.mid_line) {
@@ -149,16 +160,22 @@ impl LogFile {
             return Ok(Continuity::Same);
         }
         self.mid_line = false;
+        self.seal.iter_mut().for_each(Seal::interrupt);
         Ok(Continuity::New)
     }
 
     /// Writes some of `bytes`, which end with a newline, and says how many; rolls between lines when the file is full.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // First, for its bytes count.
+        self.open_sealed()?;
         let portion = self.portion(bytes)?;
         let part = bytes.get(..portion).unwrap_or(bytes);
         let Some(open) = &mut self.open else { return Err(io::ErrorKind::NotConnected.into()) };
         let written = open.file.write(part)?;
         open.size += written as u64;
+        if let (Some(seal), true) = (&mut self.seal, open.regular) {
+            seal.add(part.get(..written).unwrap_or(part));
+        }
         if let Some(last) = written.checked_sub(1).and_then(|last| part.get(last)) {
             self.mid_line = *last != b'\n';
         }
@@ -176,13 +193,15 @@ impl LogFile {
             return Ok(fitting);
         }
         let first_line = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
-        if self.mid_line || self.open.as_ref().is_some_and(|open| open.size == 0) {
+        if self.mid_line || self.open.as_ref().is_some_and(|open| open.size <= open.start) {
             return Ok(first_line);
         }
         if !self.roll(roll)? {
             return Ok(bytes.len());
         }
-        Ok(fitting_or(bytes, roll.bytes_max, first_line))
+        self.open_sealed()?;
+        let room = self.open.as_ref().map_or(0, |open| roll.bytes_max.saturating_sub(open.size));
+        Ok(fitting_or(bytes, room, first_line))
     }
 
     /// False when it could not be done: then the current file goes on.
@@ -190,6 +209,7 @@ impl LogFile {
         if self.roll_after.is_some_and(|after| Instant::now() < after) {
             return Ok(false);
         }
+        self.close_sealed();
         match rolled::move_aside(&self.path) {
             Ok(Some(_)) => self.rolls += 1,
             Ok(None) => {}
@@ -221,7 +241,48 @@ impl LogFile {
 
     /// Opens the file anew before the next write: asked for by an operator.
     pub(crate) fn reopen(&mut self) {
+        self.close_sealed();
         self.close_failed();
+    }
+
+    /// Ends the file. It may be written again, which begins another part.
+    pub(crate) fn finish(&mut self) {
+        self.close_sealed();
+    }
+
+    pub(crate) fn run(&self) -> Option<&str> {
+        self.seal.as_ref().map(Seal::run)
+    }
+
+    /// Writes the line that begins a part, where one is to begin.
+    fn open_sealed(&mut self) -> io::Result<()> {
+        let (Some(open), Some(seal)) = (&mut self.open, &mut self.seal) else { return Ok(()) };
+        if !open.regular {
+            return Ok(());
+        }
+        if let Some(line) = seal.opening() {
+            open.file.write_all(&line)?;
+            seal.begin();
+            let from_the_beginning = open.size == 0;
+            open.size += line.len() as u64;
+            if from_the_beginning {
+                open.start = open.size;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the line that ends a part. Without it the part is as one that a crash has ended, so a failure is not told.
+    fn close_sealed(&mut self) {
+        let (Some(open), Some(seal)) = (&mut self.open, &mut self.seal) else { return };
+        if self.mid_line || !open.regular {
+            return;
+        }
+        if let Some(line) = seal.closing()
+            && open.file.write_all(&line).is_ok()
+        {
+            open.size += line.len() as u64;
+        }
     }
 
     pub(crate) fn take_trouble(&mut self) -> Option<String> {
@@ -277,7 +338,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         fs::write(&path, "whole\nhal").unwrap();
-        write_all(&mut LogFile::open(path.clone(), None).unwrap(), b"ours\n");
+        write_all(&mut LogFile::open(path.clone(), None, None).unwrap(), b"ours\n");
         assert_eq!(fs::read_to_string(path).unwrap(), "whole\nhal\nours\n");
     }
 
@@ -285,7 +346,7 @@ mod tests {
     fn a_block_is_divided_over_files_between_lines() {
         let dir = tempfile::tempdir().unwrap();
         let roll = RollConfig { bytes_max: 8, keep: 9 };
-        let mut file = LogFile::open(dir.path().join("a.log"), Some(roll)).unwrap();
+        let mut file = LogFile::open(dir.path().join("a.log"), Some(roll), None).unwrap();
         write_all(&mut file, b"aaa\nbbb\nccc\nlonger than a file\nd\n");
         write_all(&mut file, b"e\n");
         assert_eq!(contents(dir.path()), ["aaa\nbbb\n", "ccc\n", "longer than a file\n", "d\ne\n"]);
@@ -296,7 +357,7 @@ mod tests {
     fn old_rolled_files_are_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let roll = RollConfig { bytes_max: 4, keep: 2 };
-        let mut file = LogFile::open(dir.path().join("a.log"), Some(roll)).unwrap();
+        let mut file = LogFile::open(dir.path().join("a.log"), Some(roll), None).unwrap();
         write_all(&mut file, b"aaa\nbbb\nccc\nddd\neee\n");
         assert_eq!(contents(dir.path()), ["ccc\n", "ddd\n", "eee\n"]);
     }
@@ -305,7 +366,7 @@ mod tests {
     fn a_line_cut_by_a_failure_goes_on_in_the_same_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let mut file = LogFile::open(path.clone(), None).unwrap();
+        let mut file = LogFile::open(path.clone(), None, None).unwrap();
         assert_eq!(file.write(b"hal").unwrap(), 3);
         file.close_failed();
         assert_eq!(file.prepare().unwrap(), Continuity::Same);
@@ -317,7 +378,7 @@ mod tests {
     fn a_line_cut_by_a_failure_begins_again_in_another_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let mut file = LogFile::open(path.clone(), None).unwrap();
+        let mut file = LogFile::open(path.clone(), None, None).unwrap();
         file.write(b"hal").unwrap();
         file.close_failed();
         fs::remove_file(&path).unwrap();
@@ -330,7 +391,7 @@ mod tests {
     fn a_line_cut_by_a_failure_begins_again_after_truncation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let mut file = LogFile::open(path.clone(), None).unwrap();
+        let mut file = LogFile::open(path.clone(), None, None).unwrap();
         file.write(b"one\nhal").unwrap();
         File::options().write(true).open(&path).unwrap().set_len(2).unwrap();
         assert_eq!(file.prepare().unwrap(), Continuity::New);
@@ -342,7 +403,7 @@ mod tests {
     fn a_file_moved_away_is_opened_again_at_its_path() {
         let dir = tempfile::tempdir().unwrap();
         let (path, away) = (dir.path().join("a.log"), dir.path().join("a.log.1"));
-        let mut file = LogFile::open(path.clone(), None).unwrap();
+        let mut file = LogFile::open(path.clone(), None, None).unwrap();
         write_all(&mut file, b"before\n");
         fs::rename(&path, &away).unwrap();
         write_all(&mut file, b"after\n");
@@ -356,7 +417,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let roll = RollConfig { bytes_max: 4, keep: 2 };
-        let mut file = LogFile::open(path.clone(), Some(roll)).unwrap();
+        let mut file = LogFile::open(path.clone(), Some(roll), None).unwrap();
         file.roll_failed(&io::Error::other("no"));
         write_all(&mut file, b"aaa\nbbb\n");
         assert_eq!(fs::read_to_string(path).unwrap(), "aaa\nbbb\n");
@@ -369,7 +430,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let roll = RollConfig { bytes_max: 40, keep: 1000 };
         let path = dir.path().join("a.log");
-        let open = || LogFile::open(path.clone(), Some(roll)).unwrap();
+        let open = || LogFile::open(path.clone(), Some(roll), None).unwrap();
         let (mut one, mut two) = (open(), open());
         for round in 0..100 {
             write_all(&mut one, format!("one {round}\n").as_bytes());

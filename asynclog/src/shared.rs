@@ -1,39 +1,48 @@
-//! What callers, the log thread, the file-writer and the guard share; and a record's way into the queue.
+//! What callers, the log thread, the file-writer and the guard share; and a record's way into its thread's buffer.
 
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use log::{Level, Record};
 
-use crate::config::Overflow;
-use crate::entry::{Barrier, Entry};
+use crate::barrier::Barrier;
+use crate::block::RecordId;
+use crate::config::{FRAME_BYTES_KEPT, LANE_BYTES_MIN, Overflow};
 use crate::filter::LiveFilter;
-use crate::stats::Counters;
+use crate::frame::{self, Frame};
+use crate::lane::{self, Lane, LaneReader, LaneState, Refused};
+use crate::lost::Lost;
+use crate::pending::Pending;
+use crate::stats::{Counters, LogStats};
 use crate::{LogError, caller, line, stamp};
 
 /// One log, as everyone who holds a handle to it sees it.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Tells one log from another in a thread's list of lanes; never given twice.
+    pub(crate) id: u32,
     pub(crate) filter: LiveFilter,
     pub(crate) counters: Counters,
     pub(crate) overflow: Overflow,
-    /// The longest line.
+    /// The longest line without its time and number.
     pub(crate) record_bytes_max: usize,
+    pub(crate) lane_bytes: usize,
+    pub(crate) pending: Pending,
 
-    /// The queue. Callers keep its other end too, for records that come when nobody takes them any more.
-    pub(crate) entries: Sender<Entry>,
-    pub(crate) late: Receiver<Entry>,
-    /// Emptied buffers on their way back to the callers.
-    pub(crate) spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
+    /// Locked when a thread logs for the first time, when one has ended, and for statistics.
+    pub(crate) lanes: Mutex<Lanes>,
+    /// `lanes` has readers for the log thread.
+    pub(crate) arrived: AtomicBool,
+    /// For records of threads that are ending and have no lane any more. Locked for the length of a copy.
+    pub(crate) strays: Mutex<Option<Lane>>,
+
     /// Wakes the log thread; one wake-up in hand is enough.
     pub(crate) kicks: Sender<()>,
     pub(crate) barriers: Sender<Barrier>,
-
-    /// A caller that brings the count or the bytes of all queued records to this, wakes the log thread. They only grow.
-    pub(crate) kick_at_records: AtomicU64,
-    pub(crate) kick_at_bytes: AtomicU64,
 
     /// Wishes: set by anyone, taken back by the thread that fulfils them.
     pub(crate) flush_wanted: AtomicBool,
@@ -41,94 +50,172 @@ pub(crate) struct Shared {
     pub(crate) drops_unsaid: AtomicBool,
     /// The guard is being dropped.
     pub(crate) closing: AtomicBool,
-    /// The log thread takes no more. Set before it looks into the queue for the last time.
+    /// The log thread takes no more. Set before it looks into the lanes for the last time.
     pub(crate) gone: AtomicBool,
+}
+
+/// All lanes of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    /// On their way to the log thread; after its end, all.
+    pub(crate) readers: Vec<LaneReader>,
+    pub(crate) states: Vec<Arc<LaneState>>,
+    /// Records that lanes had numbered which are over.
+    pub(crate) retired: u64,
+    /// What came into a lane after the log thread's last look.
+    leftovers: Lost,
+    given: u32,
+}
+
+/// What a thread keeps for its logs.
+struct Caller {
+    lanes: RefCell<Vec<(u32, Lane)>>,
+    /// Where it formats, so that no record allocates.
+    frame: Cell<Vec<u8>>,
+}
+
+thread_local! {
+    static CALLER: Caller = const { Caller { lanes: RefCell::new(Vec::new()), frame: Cell::new(Vec::new()) } };
+}
+
+static LOGS: AtomicU32 = AtomicU32::new(0);
+
+/// A number that no other log of this process has.
+pub(crate) fn next_id() -> u32 {
+    LOGS.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Shared {
     /// Formats and queues a record that has passed the filter. Waits only when `Overflow::Block` lets it.
     pub(crate) fn submit(&self, record: &Record<'_>) {
         let level = record.level();
+        if self.gone.load(Ordering::Relaxed) {
+            return self.counters.late.add(level);
+        }
         let may_wait = match self.overflow {
             Overflow::Block { at_most } if !caller::never_waits() => Some(at_most),
             _ => None,
         };
-        if self.gone.load(Ordering::SeqCst) {
-            return self.come_too_late(level);
-        }
-        // A full queue costs a caller that will not wait no formatting.
-        if may_wait.is_none() && self.entries.is_full() {
-            return self.refuse(level);
-        }
-        let micros = stamp::now_micros();
-        let mut body = self.spare.1.try_recv().unwrap_or_default();
-        line::push_body(&mut body, record, self.record_bytes_max);
-        let bytes = (line::PREFIX_BYTES + body.len()) as u64;
-        if self.enqueue(Entry { micros, level, body }, may_wait) {
-            self.queued(level, bytes);
-        }
-    }
-
-    fn enqueue(&self, entry: Entry, may_wait: Option<Duration>) -> bool {
-        let refused = match (self.entries.try_send(entry), may_wait) {
-            (Ok(()), _) => return true,
-            (Err(TrySendError::Full(entry)), Some(at_most)) => {
-                self.kick();
-                match self.entries.send_timeout(entry, at_most) {
-                    Ok(()) => return true,
-                    Err(error) => error.into_inner(),
+        // A full buffer costs a caller that will not wait no formatting.
+        let refused = may_wait.is_none()
+            && self.with_lane(|lane| {
+                let full = !lane.has_room(LANE_BYTES_MIN);
+                if full {
+                    self.refuse(lane, level);
                 }
-            }
-            (Err(error), _) => error.into_inner(),
-        };
-        self.refuse(refused.level);
-        self.recycle(refused.body);
-        false
+                full
+            }) == Some(true);
+        if refused {
+            return;
+        }
+        let mut frame = CALLER.try_with(|caller| caller.frame.take()).unwrap_or_default();
+        frame.resize(frame::HEAD, 0);
+        let head_bytes = line::push_body(&mut frame, record, frame::HEAD + self.record_bytes_max);
+        frame::finish(&mut frame, level, head_bytes, stamp::now_micros());
+        self.with_lane(|lane| self.deliver(lane, &mut frame, level, may_wait));
+        frame.clear();
+        if frame.capacity() <= FRAME_BYTES_KEPT {
+            let _ = CALLER.try_with(|caller| caller.frame.set(frame));
+        }
     }
 
-    fn queued(&self, level: Level, bytes: u64) {
-        let records = self.counters.queued.fetch_add(1, Ordering::SeqCst) + 1;
-        let bytes = self.counters.queued_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        if level == Level::Error
-            || records >= self.kick_at_records.load(Ordering::SeqCst)
-            || bytes >= self.kick_at_bytes.load(Ordering::SeqCst)
-        {
+    fn deliver(&self, lane: &mut Lane, frame: &mut [u8], level: Level, may_wait: Option<Duration>) {
+        let room = lane.has_room(frame.len())
+            || may_wait.is_some_and(|at_most| lane.wait_for_room(frame.len(), at_most, || self.kick()));
+        if !room {
+            return self.refuse(lane, level);
+        }
+        // Counted before it is there, see `Pending`.
+        let wake = self.pending.add(line_bytes(frame.len() - frame::HEAD));
+        let half_full = lane.push(frame);
+        if wake || half_full || level == Level::Error {
             self.kick();
         }
-        // Either the log thread's last look sees our record, or we see that it is gone.
-        if self.gone.load(Ordering::SeqCst) {
-            self.lose_queue();
-        }
     }
 
-    fn come_too_late(&self, level: Level) {
-        self.counters.queued.fetch_add(1, Ordering::SeqCst);
-        self.counters.late.add(level);
-    }
-
-    fn refuse(&self, level: Level) {
-        let now = stamp::now_micros();
+    fn refuse(&self, lane: &mut Lane, level: Level) {
+        lane.refuse(level, stamp::now_micros());
         self.counters.refused.add(level);
-        let _ = self.counters.refused_first.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst);
-        self.counters.refused_last.store(now, Ordering::SeqCst);
         if !self.drops_unsaid.load(Ordering::SeqCst) {
             self.drops_unsaid.store(true, Ordering::SeqCst);
             self.kick();
         }
     }
 
-    /// Counts what is in the queue as dropped, for nobody will take it.
-    pub(crate) fn lose_queue(&self) {
-        while let Ok(entry) = self.late.try_recv() {
-            self.counters.late.add(entry.level);
+    /// Calls `f` with the current thread's lane, which is made when there is none. `f` must not log.
+    fn with_lane<R>(&self, f: impl FnOnce(&mut Lane) -> R) -> Option<R> {
+        let mut f = Some(f);
+        let done = CALLER.try_with(|caller| {
+            let mut lanes = caller.lanes.try_borrow_mut().ok()?;
+            if !lanes.iter().any(|(id, _)| *id == self.id) {
+                // Lanes of logs that have ended are not kept.
+                lanes.retain(|(_, lane)| !lane.is_left());
+                lanes.push((self.id, caller::with_label(|label| self.new_lane(label))));
+            }
+            let (_, lane) = lanes.iter_mut().find(|(id, _)| *id == self.id)?;
+            Some(f.take()?(lane))
+        });
+        if let Ok(Some(result)) = done {
+            return Some(result);
         }
+        let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(f.take()?(strays.get_or_insert_with(|| self.new_lane("ending-threads"))))
     }
 
-    pub(crate) fn recycle(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() <= crate::config::BUFFER_BYTES_KEPT {
-            buffer.clear();
-            let _ = self.spare.0.try_send(buffer);
+    fn new_lane(&self, label: &str) -> Lane {
+        let mut lanes = self.lanes();
+        lanes.given = lanes.given.wrapping_add(1);
+        let (lane, reader) = lane::lane(lanes.given, label.to_owned(), self.lane_bytes);
+        lanes.states.push(Arc::clone(&reader.state));
+        lanes.readers.push(reader);
+        self.arrived.store(true, Ordering::SeqCst);
+        lane
+    }
+
+    pub(crate) fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the log has done so far.
+    pub(crate) fn stats(&self) -> LogStats {
+        let mut lanes = self.lanes();
+        if self.gone.load(Ordering::SeqCst) {
+            self.lose_leftovers(&mut lanes);
         }
+        let numbered: u64 = lanes.states.iter().map(|state| state.numbered()).sum();
+        self.counters.stats(lanes.retired + numbered)
+    }
+
+    /// Nobody takes what came into a lane after the log thread's last look: it counts as lost.
+    fn lose_leftovers(&self, lanes: &mut Lanes) {
+        let mut lost = Lost::default();
+        for reader in &mut lanes.readers {
+            let mut arena = Vec::new();
+            reader.take_into(&mut arena);
+            let mut rest = arena.as_slice();
+            while let Some((frame, behind)) = Frame::split(rest) {
+                reader.note(&frame);
+                lost.add(frame.level, RecordId { lane: reader.state.number, number: frame.number });
+                rest = behind;
+            }
+        }
+        self.counters.lost.add_all(&lost.by_level);
+        lanes.leftovers.append(lost);
+    }
+
+    /// After the log thread's end: what was refused and what was left since its last look, and how many records there were in all.
+    pub(crate) fn settle(&self) -> (Vec<(String, u32, Refused)>, Lost, u64) {
+        let mut lanes = self.lanes();
+        self.lose_leftovers(&mut lanes);
+        let mut produced = lanes.retired;
+        let mut all = Vec::new();
+        for reader in &mut lanes.readers {
+            if let Some(refused) = reader.take_refused(usize::MAX) {
+                all.push((reader.state.label.clone(), reader.state.number, refused));
+            }
+            produced += reader.last();
+        }
+        (all, std::mem::take(&mut lanes.leftovers), produced)
     }
 
     /// Wakes the log thread, without waiting: when a wake-up is in hand already, that one will do.
@@ -165,22 +252,7 @@ impl Shared {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Builder;
-
-    #[test]
-    fn a_drop_is_told_even_when_no_record_follows_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.log");
-        let (log, _guard) = Builder::new().file(&path).build().unwrap();
-        log.shared.refuse(Level::Warn);
-        let until = Instant::now() + Duration::from_secs(30);
-        while !std::fs::read_to_string(&path).unwrap().contains("| 1 records dropped (error 0, warn 1, ") {
-            assert!(Instant::now() < until, "the drop was not told");
-            std::thread::yield_now();
-        }
-        assert_eq!(log.stats().produced, 1);
-    }
+/// The bytes of a line, but for its number: as counted for a flush.
+pub(crate) fn line_bytes(text_bytes: usize) -> usize {
+    line::PREFIX_BYTES + text_bytes
 }

@@ -75,6 +75,21 @@ impl Sink {
         }
     }
 
+    /// Nothing more will be written.
+    pub(crate) fn finish(&mut self) {
+        if let Self::File(file) = self {
+            file.finish();
+        }
+    }
+
+    /// The name of this run, if the file bears it.
+    pub(crate) fn run(&self) -> Option<&str> {
+        match self {
+            Self::File(file) => file.run(),
+            Self::Stderr | Self::Any(_) | Self::Broken => None,
+        }
+    }
+
     pub(crate) fn take_trouble(&mut self) -> Option<String> {
         match self {
             Self::File(file) => file.take_trouble(),

@@ -1,6 +1,6 @@
 //! Counts: what was produced, written and dropped, by level.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::Level;
 
@@ -144,17 +144,11 @@ impl LevelCounters {
 /// All counters of one log.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Records that entered the queue, and the bytes of their lines.
-    pub(crate) queued: AtomicU64,
-    pub(crate) queued_bytes: AtomicU64,
-    /// Records that never entered the queue.
+    /// Records that had no room in their thread's buffer.
     pub(crate) refused: LevelCounters,
-    /// When the first and the last record since the last notice was refused, in microseconds; 0 for none.
-    pub(crate) refused_first: AtomicI64,
-    pub(crate) refused_last: AtomicI64,
-    /// Records that left the queue but could not be written.
+    /// Records that could not be written, or were never taken out of a buffer.
     pub(crate) lost: LevelCounters,
-    /// Records that came when the log had ended. They count as queued.
+    /// Records that came when the log had ended. They have no number.
     pub(crate) late: LevelCounters,
     pub(crate) written: AtomicU64,
     pub(crate) flushes: AtomicU64,
@@ -164,15 +158,15 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn stats(&self) -> LogStats {
+    /// With so many records numbered.
+    pub(crate) fn stats(&self, numbered: u64) -> LogStats {
         let written = self.written.load(Ordering::SeqCst);
-        let lost = self.lost.get().plus(&self.late.get());
-        let refused = self.refused.get();
-        let dropped = refused.plus(&lost);
-        // A record counts as queued a moment after it is in the queue, when it may be written already.
-        let queued = self.queued.load(Ordering::SeqCst).max(written + lost.total());
+        let late = self.late.get();
+        let dropped = self.refused.get().plus(&self.lost.get()).plus(&late);
+        // A record counts as numbered a moment after it is in its buffer, when it may be written already.
+        let produced = (numbered + late.total()).max(written + dropped.total());
         LogStats {
-            produced: queued + refused.total(),
+            produced,
             written,
             dropped_by_level: dropped,
             flushes: self.flushes.load(Ordering::SeqCst),
@@ -196,8 +190,7 @@ mod tests {
         let mut lost = LevelCounts::default();
         lost.add_one(Level::Trace);
         counters.lost.add_all(&lost);
-        counters.queued.fetch_add(1, Ordering::SeqCst);
-        let stats = counters.stats();
+        let stats = counters.stats(0);
         assert_eq!(stats.dropped_by_level.of(Level::Info), 2);
         assert_eq!(stats.dropped_by_level.of(Level::Trace), 2);
         assert_eq!(stats.dropped(), 7);
@@ -208,6 +201,6 @@ mod tests {
     fn a_written_record_counts_as_produced_before_its_caller_says_so() {
         let counters = Counters::default();
         counters.written.fetch_add(3, Ordering::SeqCst);
-        assert_eq!(counters.stats().produced, 3);
+        assert_eq!(counters.stats(2).produced, 3);
     }
 }

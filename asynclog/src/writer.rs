@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use crate::barrier::Barrier;
 use crate::block::Block;
-use crate::config::{HELD_BYTES_MAX, RETRY_MAX, RETRY_MIN};
-use crate::entry::Barrier;
+use crate::config::{HELD_BYTES_MAX, HELD_RESERVE_BYTES, RETRY_MAX, RETRY_MIN};
 use crate::log_file::Continuity;
+use crate::lost::{Lost, RANGES_PER_LINE, told_line};
+use crate::seal::ENDED;
 use crate::shared::Shared;
 use crate::sink::Sink;
 use crate::stamp::{Stamps, now_micros};
-use crate::stats::LevelCounts;
 
 /// Outages that follow each other closely are told of on standard error once in this time.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -43,9 +44,8 @@ pub(crate) struct FileWriter {
     /// When the operator was told of an outage the last time.
     told: Option<Instant>,
     stamps: Stamps,
-    /// The drops of which the log has told.
-    said_refused: LevelCounts,
-    said_lost: LevelCounts,
+    /// Lost because writing failed, and not told yet.
+    lost: Lost,
     /// Dropped with the thread's state, which tells the guard that it ended.
     _ended: Sender<()>,
 }
@@ -78,8 +78,7 @@ impl FileWriter {
             outage: None,
             told: None,
             stamps: Stamps::default(),
-            said_refused: LevelCounts::default(),
-            said_lost: LevelCounts::default(),
+            lost: Lost::default(),
             _ended: ended,
         }
     }
@@ -102,7 +101,7 @@ impl FileWriter {
                 Err(RecvTimeoutError::Timeout) => drop(self.attempt()),
                 Err(RecvTimeoutError::Disconnected) => {
                     let _ = self.attempt();
-                    return;
+                    return self.end();
                 }
             }
         }
@@ -115,17 +114,31 @@ impl FileWriter {
         }
     }
 
-    /// Keeps a block until it is written; when too much is kept already, counts it as lost.
-    fn hold(&mut self, block: Block) {
-        if block.is_empty() {
-            return self.give_back(block);
+    /// Keeps a block until it is written. When too much is kept already, only its warnings and errors, for which there is a reserve; when that is used
+    /// too, it is lost.
+    fn hold(&mut self, mut block: Block) {
+        if self.has_no_room(&block, HELD_BYTES_MAX) {
+            let lost = block.keep_warnings();
+            self.lose(lost);
+            if self.has_no_room(&block, HELD_BYTES_MAX + HELD_RESERVE_BYTES) {
+                self.lose(block.lost_behind(0));
+                return self.give_back(block);
+            }
         }
-        if self.held_bytes > 0 && self.held_bytes + block.bytes().len() > HELD_BYTES_MAX {
-            self.shared.counters.lost.add_all(&block.records_behind(0));
+        if block.is_empty() {
             return self.give_back(block);
         }
         self.held_bytes += block.bytes().len();
         self.held.push_back(block);
+    }
+
+    fn has_no_room(&self, block: &Block, bytes_max: usize) -> bool {
+        self.held_bytes > 0 && self.held_bytes + block.bytes().len() > bytes_max
+    }
+
+    fn lose(&mut self, lost: Lost) {
+        self.shared.counters.lost.add_all(&lost.by_level);
+        self.lost.append(lost);
     }
 
     fn give_back(&self, mut block: Block) {
@@ -139,7 +152,7 @@ impl FileWriter {
         if reopen {
             self.sink.reopen();
         }
-        let idle = self.held.is_empty() && !self.has_something_to_say();
+        let idle = self.held.is_empty() && self.outage.is_none();
         let result = match idle {
             true if reopen => self.sink.prepare().map(drop),
             true => return Ok(()),
@@ -204,19 +217,16 @@ impl FileWriter {
         }
     }
 
-    fn has_something_to_say(&self) -> bool {
-        self.outage.is_some() || self.shared.counters.refused.get() != self.said_refused
-    }
-
     /// The lines about what is missing. Once they are held, they are as good as said.
     fn notice(&mut self) -> Option<Block> {
         let mut notice = Block::default();
         if let Some(outage) = self.outage.take() {
-            let text = self.outage_text(&outage);
-            notice.push_notice(&mut self.stamps, &text);
-        }
-        if let Some(text) = self.refused_text() {
-            notice.push_notice(&mut self.stamps, &text);
+            let from = self.stamps.text(outage.since);
+            let to = self.stamps.text(now_micros());
+            let why = format!("because writing failed from {from} to {to}: {}", outage.error);
+            for line in std::mem::take(&mut self.lost).told(&why) {
+                notice.push_notice(&mut self.stamps, &line);
+            }
         }
         if let Some(trouble) = self.sink.take_trouble() {
             self.shared.counters.write_errors.fetch_add(1, Ordering::SeqCst);
@@ -225,28 +235,34 @@ impl FileWriter {
         (!notice.is_empty()).then_some(notice)
     }
 
-    fn outage_text(&mut self, outage: &Outage) -> String {
-        let lost = self.shared.counters.lost.get();
-        let new = lost.minus(&self.said_lost);
-        self.said_lost = lost;
-        let from = self.stamps.text(outage.since);
-        let to = self.stamps.text(now_micros());
-        format!("{} because writing failed from {from} to {to}: {}", dropped(&new), outage.error)
-    }
-
-    fn refused_text(&mut self) -> Option<String> {
-        let counters = &self.shared.counters;
-        let refused = counters.refused.get();
-        let new = refused.minus(&self.said_refused);
-        if new.total() == 0 {
-            return None;
+    /// The last words of a log: what nobody took out of the lanes, and the sums.
+    fn end(&mut self) {
+        if let (None, Some(run)) = (&self.outage, self.sink.run()) {
+            let run = run.to_owned();
+            let (refused, lost, produced) = self.shared.settle();
+            let mut last = Block::default();
+            for (label, lane, refused) in refused {
+                let ranges: Vec<_> = refused.gaps.iter().map(|(first, last)| (lane, *first, *last)).collect();
+                for part in ranges.chunks(RANGES_PER_LINE) {
+                    let why = format!("because the buffer of thread {label} was full");
+                    last.push_notice(&mut self.stamps, &told_line(&refused.by_level, &why, part));
+                }
+            }
+            if lost.by_level.total() > 0 {
+                for line in lost.told("because the log ended") {
+                    last.push_notice(&mut self.stamps, &line);
+                }
+            }
+            let written = self.shared.counters.written.load(Ordering::SeqCst);
+            let dropped = produced.saturating_sub(written);
+            let sums = format!("{ENDED}{run} produced {produced} written {written} dropped {dropped}");
+            last.push_remark(&mut self.stamps, &sums);
+            self.hold(last);
+            let _ = self.attempt();
         }
-        self.said_refused = refused;
-        let first = counters.refused_first.swap(0, Ordering::SeqCst);
-        let last = counters.refused_last.load(Ordering::SeqCst);
-        let from = self.stamps.text(if first == 0 { last } else { first });
-        let to = self.stamps.text(last);
-        Some(format!("{} because the queue was full, from {from} to {to}", dropped(&new)))
+        if self.outage.is_none() {
+            self.sink.finish();
+        }
     }
 
     /// For what cannot be said in the log because the log is what fails.
@@ -260,33 +276,27 @@ impl FileWriter {
 /// Counts what is left as lost at the end of the log.
 impl Drop for FileWriter {
     fn drop(&mut self) {
-        let mut lost = LevelCounts::default();
+        let mut lost = Lost::default();
         for block in self.held.drain(..) {
-            lost = lost.plus(&block.records_behind(self.done));
-            let whole = block.records() as u64 - block.records_behind(self.done).total();
+            let unwritten = block.lost_behind(self.done);
+            let whole = block.records() as u64 - unwritten.by_level.total();
             self.shared.counters.written.fetch_add(whole, Ordering::SeqCst);
             self.done = 0;
+            lost.append(unwritten);
         }
         for job in self.jobs.try_iter() {
             if let Job::Write(block) = job {
-                lost = lost.plus(&block.records_behind(0));
+                lost.append(block.lost_behind(0));
             }
         }
-        self.shared.counters.lost.add_all(&lost);
-        let unsaid = self.shared.counters.lost.get().minus(&self.said_lost);
-        if unsaid.total() > 0 {
+        self.lose(lost);
+        if self.lost.by_level.total() > 0 {
+            // Ranges are of no use where the lines are not.
+            let all = self.lost.by_level.total();
             self.tell_operator(&format!(
-                "at the end of the log to {}: {}",
-                self.sink.name(),
-                dropped(&unsaid)
+                "at the end of the log to {}: {all} records dropped",
+                self.sink.name()
             ));
         }
     }
-}
-
-/// `17 records dropped (error 0, warn 1, info 16, debug 0, trace 0)`.
-fn dropped(counts: &LevelCounts) -> String {
-    let LevelCounts { error, warn, info, debug, trace } = counts;
-    let total = counts.total();
-    format!("{total} records dropped (error {error}, warn {warn}, info {info}, debug {debug}, trace {trace})")
 }

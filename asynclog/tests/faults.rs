@@ -133,7 +133,7 @@ fn a_full_device_stops_neither_the_program_nor_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let (log, guard) = Builder::new().file(&path).queue(1 << 16).build().unwrap();
+    let (log, guard) = Builder::new().file(&path).thread_buffer(8 << 20).build().unwrap();
     let text = "x".repeat(100);
     // More than is held: some must be dropped.
     for _ in 0..30_000 {
@@ -227,7 +227,7 @@ impl Write for Panics {
 fn a_writer_that_panics_harms_no_caller() {
     let now = Arc::new(AtomicBool::new(false));
     let (log, guard) =
-        Builder::new().writer(Panics(Arc::clone(&now))).queue(16).flush(never()).build().unwrap();
+        Builder::new().writer(Panics(Arc::clone(&now))).thread_buffer(1024).flush(never()).build().unwrap();
     info(&log, "one");
     guard.barrier(LONG).unwrap();
     now.store(true, Ordering::SeqCst);

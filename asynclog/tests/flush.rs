@@ -172,7 +172,7 @@ fn the_filter_decides_and_can_be_changed() {
 fn no_message_forges_a_line_in_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");
-    let (log, guard) = Builder::new().file(&path).build().unwrap();
+    let (log, guard) = Builder::new().file(&path).sealed(false).build().unwrap();
     let forged = "2026-09-23T10:15:04.123456Z E main test a.rs:1 | forged";
     for separator in ["\n", "\r", "\r\n", "\u{b}", "\u{c}", "\u{85}", "\u{2028}", "\u{2029}", "\0\n"] {
         info(&log, &format!("x{separator}{forged}"));

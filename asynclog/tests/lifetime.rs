@@ -105,7 +105,7 @@ fn logging_after_the_end_is_counted_and_harmless() {
 fn records_that_race_the_end_are_written_or_counted() {
     for _ in 0..50 {
         let gate = Gate::default();
-        let (log, guard) = Builder::new().writer(gate.clone()).queue(64).build().unwrap();
+        let (log, guard) = Builder::new().writer(gate.clone()).thread_buffer(4096).build().unwrap();
         let (stop, logged) = (AtomicBool::new(false), AtomicU64::new(0));
         thread::scope(|scope| {
             for _ in 0..4 {

@@ -51,7 +51,8 @@ fn finish(guard: &Guard, gate: &Gate) -> Vec<String> {
 #[test]
 fn drops_are_counted_by_level_and_told_in_the_log() {
     let gate = Gate::default();
-    let (log, guard) = Builder::new().writer(gate.clone()).queue(8).flush(one_by_one()).build().unwrap();
+    let (log, guard) =
+        Builder::new().writer(gate.clone()).thread_buffer(512).flush(one_by_one()).build().unwrap();
     let mut logged = fill(&log, &gate);
     let before = log.stats().dropped_by_level;
     for level in [Level::Error, Level::Warn, Level::Warn, Level::Info] {
@@ -66,7 +67,7 @@ fn drops_are_counted_by_level_and_told_in_the_log() {
     assert_eq!(stats.produced, logged);
     assert_eq!(stats.produced, stats.written + stats.dropped());
     assert_eq!(told_drops(&messages), stats.dropped());
-    let told = messages.iter().find(|m| m.contains("because the queue was full, from 20")).unwrap();
+    let told = messages.iter().find(|m| m.contains("was full, from 20")).unwrap();
     assert!(told.contains("(error 1, warn 2, info "), "{told}");
     let own = messages.iter().filter(|m| m.contains("records dropped")).count();
     assert_eq!((messages.len() - own) as u64, stats.written);
@@ -76,7 +77,7 @@ fn drops_are_counted_by_level_and_told_in_the_log() {
 fn drops_are_told_though_nobody_logs_again() {
     let gate = Gate::default();
     let flush = FlushConfig { interval: Duration::from_millis(5), ..one_by_one() };
-    let (log, _guard) = Builder::new().writer(gate.clone()).queue(8).flush(flush).build().unwrap();
+    let (log, _guard) = Builder::new().writer(gate.clone()).thread_buffer(512).flush(flush).build().unwrap();
     fill(&log, &gate);
     gate.open();
     wait_until("the line about the drops", || told_drops(&gate.messages()) == log.stats().dropped());
@@ -87,7 +88,8 @@ fn a_loop_thread_never_waits_whatever_the_policy() {
     let gate = Gate::default();
     // Longer than the test harness would live: waiting would hang the test.
     let overflow = Overflow::Block { at_most: Duration::from_secs(100_000) };
-    let builder = Builder::new().writer(gate.clone()).queue(8).flush(one_by_one()).overflow(overflow);
+    let builder =
+        Builder::new().writer(gate.clone()).thread_buffer(512).flush(one_by_one()).overflow(overflow);
     let (log, guard) = builder.build().unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -103,7 +105,8 @@ fn a_loop_thread_never_waits_whatever_the_policy() {
 #[test]
 fn a_caller_that_may_wait_loses_nothing() {
     let gate = Gate::default();
-    let builder = Builder::new().writer(gate.clone()).queue(4).overflow(Overflow::Block { at_most: LONG });
+    let builder =
+        Builder::new().writer(gate.clone()).thread_buffer(256).overflow(Overflow::Block { at_most: LONG });
     let (log, guard) = builder.flush(never()).build().unwrap();
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -120,7 +123,8 @@ fn a_caller_that_may_wait_loses_nothing() {
 fn a_wait_that_is_over_is_a_drop() {
     let gate = Gate::default();
     let overflow = Overflow::Block { at_most: Duration::from_millis(1) };
-    let builder = Builder::new().writer(gate.clone()).queue(8).flush(one_by_one()).overflow(overflow);
+    let builder =
+        Builder::new().writer(gate.clone()).thread_buffer(512).flush(one_by_one()).overflow(overflow);
     let (log, guard) = builder.build().unwrap();
     let logged = fill(&log, &gate);
     let messages = finish(&guard, &gate);
@@ -147,7 +151,7 @@ impl Write for Slow {
 fn produced_is_written_plus_dropped_under_overload() {
     let gate = Gate::default();
     let (log, guard) =
-        Builder::new().writer(Slow(gate.clone())).queue(64).flush(one_by_one()).build().unwrap();
+        Builder::new().writer(Slow(gate.clone())).thread_buffer(4096).flush(one_by_one()).build().unwrap();
     thread::scope(|scope| {
         for t in 0..8 {
             let log = &log;

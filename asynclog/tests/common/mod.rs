@@ -26,20 +26,27 @@ pub(crate) fn info(log: &AsyncLog, text: &str) {
     say(log, Level::Info, text);
 }
 
-/// The messages of a text's lines, each checked for its form.
+/// The messages of a text's lines, each checked for its form; without the lines that begin and end a file.
 pub(crate) fn messages(text: &str) -> Vec<String> {
     assert!(text.is_empty() || text.ends_with('\n'), "a torn line at the end: {text:?}");
     text.lines()
+        .filter(|line| !is_seal(line))
         .map(|line| {
             let (head, message) =
                 line.split_once(" | ").unwrap_or_else(|| panic!("no line of ours: {line:?}"));
             let fields: Vec<_> = head.split(' ').collect();
-            assert_eq!(fields.len(), 5, "{line:?}");
+            let numbered = fields.last().is_some_and(|field| field.starts_with('#'));
+            assert_eq!(fields.len(), 5 + usize::from(numbered), "{line:?}");
             assert_eq!(fields[0].len(), 27, "{line:?}");
             assert!(matches!(fields[1], "E" | "W" | "I" | "D" | "T"), "{line:?}");
             message.to_owned()
         })
         .collect()
+}
+
+/// Whether the log wrote this line about a file's beginning or end.
+pub(crate) fn is_seal(line: &str) -> bool {
+    ["opened", "closed", "ended"].iter().any(|word| line.contains(&format!(" asynclog - | {word}: run ")))
 }
 
 pub(crate) fn messages_of(path: &Path) -> Vec<String> {
