@@ -5,8 +5,10 @@ use std::path::Path;
 use schema::sql::{Migration, SQLITE};
 use sha2::{Digest, Sha256};
 
-use crate::connection::{Connection, Role, Row};
+use crate::connection::Connection;
 use crate::error::StoreError;
+use crate::row::Row;
+use crate::sqlite::Role;
 
 /// Opens, or makes, the tables and applies the migrations that they lack, each in a transaction of its own.
 ///

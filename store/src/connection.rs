@@ -1,20 +1,20 @@
 //! One connection to the tables: prepared statements, transactions, typed rows. The engine behind it does not show.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::OpenFlags;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use schema::{ConvId, Seq, SessionId, UserId};
-
-use crate::error::{StoreError, UnavailableKind};
+use crate::error::StoreError;
+#[cfg(test)]
+use crate::error::UnavailableKind;
+use crate::mysql_engine::{self as my, MySqlConfig};
+use crate::row::{Param, Row};
+use crate::sqlite::{self, BUSY_WAIT, Role};
 
 /// A connection. Loop threads never hold one: its calls block.
 ///
 /// Inside a store job a transaction is open already; [`transaction`](Self::transaction) nests in it.
 pub struct Connection {
-    db: rusqlite::Connection,
+    engine: Engine,
     /// Transactions open on it, nested ones included.
     depth: u32,
     /// The engine reported a failure that may outlast the statement.
@@ -22,19 +22,6 @@ pub struct Connection {
     /// Makes the next commit fail: after it was done (`true`) or before.
     #[cfg(test)]
     pub(crate) fail_commit: Option<bool>,
-}
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Makes the file when it is missing, and the schema.
-    Checker,
-    /// The only one that writes.
-    Writer,
-    /// Reads.
-    Reader,
-    /// Moves the log into the file.
-    Checkpointer,
 }
 
 /// How far a checkpoint goes.
@@ -57,56 +44,35 @@ pub(crate) struct LogState {
     pub(crate) moved: i64,
 }
 
-/// Statements kept prepared per connection: more than the store has.
-const STATEMENTS: usize = 128;
+/// How often a transaction that collides is begun, and the longest pause in between: the other one needs some milliseconds to end.
+const COLLISION_TRIES: u32 = 6;
+const COLLISION_PAUSE: Duration = Duration::from_millis(30);
 
-/// Locks are held by others only for the moment at which a checkpoint ends; longer means that another program is at the file.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
-
-/// How long the last checkpoint, when the store closes, may wait for others to let go.
-const CHECKPOINT_WAIT: Duration = Duration::from_millis(100);
-
-/// Bytes that the write-ahead log keeps on disk when it starts over.
-const LOG_BYTES_KEPT: i64 = 64 << 20;
+/// The engine behind a connection.
+enum Engine {
+    Sqlite(rusqlite::Connection),
+    MySql(Box<mysql::Conn>),
+}
 
 impl Connection {
+    /// Opens a file of SQLite's.
     pub(crate) fn open(path: &Path, role: Role) -> Result<Self, StoreError> {
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        if role == Role::Checker {
-            flags |= OpenFlags::SQLITE_OPEN_CREATE;
-        }
-        let db = rusqlite::Connection::open_with_flags(path, flags)?;
-        db.set_prepared_statement_cache_capacity(STATEMENTS);
-        db.busy_timeout(if role == Role::Checkpointer { CHECKPOINT_WAIT } else { BUSY_WAIT })?;
-        let connection = Self {
-            db,
+        Ok(Self::on(Engine::Sqlite(sqlite::open(path, role)?)))
+    }
+
+    /// Connects to a MySQL or MariaDB server, within `timeout`.
+    pub(crate) fn connect(config: &MySqlConfig, timeout: Duration) -> Result<Self, StoreError> {
+        Ok(Self::on(Engine::MySql(Box::new(my::connect(config, timeout)?))))
+    }
+
+    const fn on(engine: Engine) -> Self {
+        Self {
+            engine,
             depth: 0,
             suspect: false,
             #[cfg(test)]
             fail_commit: None,
-        };
-        connection.configure(role)?;
-        Ok(connection)
-    }
-
-    fn configure(&self, role: Role) -> Result<(), StoreError> {
-        let mode: String = self.db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
-        if !mode.eq_ignore_ascii_case("wal") {
-            return Err(StoreError::Unavailable {
-                kind: UnavailableKind::Io,
-                message: format!("the file system does not allow a write-ahead log (got `{mode}`)"),
-            });
         }
-        self.db.execute_batch(
-            "PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0;",
-        )?;
-        self.db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
-        match role {
-            Role::Writer => self.db.pragma_update(None, "cache_size", -32_768)?,
-            Role::Reader => self.db.execute_batch("PRAGMA cache_size=-8192; PRAGMA query_only=ON;")?,
-            Role::Checker | Role::Checkpointer => {}
-        }
-        Ok(())
     }
 
     /// Runs a statement that gives no rows and returns how many it changed.
@@ -114,9 +80,11 @@ impl Connection {
     /// # Errors
     /// The engine's, typed; the statement then has changed nothing.
     pub fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
-        let result =
-            self.db.prepare_cached(sql).and_then(|mut s| s.execute(rusqlite::params_from_iter(params)));
-        self.blame(result.map_err(StoreError::from))
+        let result = match &mut self.engine {
+            Engine::Sqlite(db) => sqlite::execute(db, sql, params),
+            Engine::MySql(db) => my::execute(db, sql, params),
+        };
+        self.blame(result)
     }
 
     /// Runs a query and returns all its rows, mapped.
@@ -145,18 +113,12 @@ impl Connection {
         &mut self,
         sql: &str,
         params: &[Param<'_>],
-        mut each: impl FnMut(&Row<'_>) -> Result<bool, StoreError>,
+        each: impl FnMut(&Row<'_>) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        let result = (|| {
-            let mut statement = self.db.prepare_cached(sql)?;
-            let mut rows = statement.query(rusqlite::params_from_iter(params))?;
-            while let Some(row) = rows.next()? {
-                if !each(&Row(row))? {
-                    break;
-                }
-            }
-            Ok(())
-        })();
+        let result = match &mut self.engine {
+            Engine::Sqlite(db) => sqlite::query_each(db, sql, params, each),
+            Engine::MySql(db) => my::query_each(db, sql, params, each),
+        };
         self.blame(result)
     }
 
@@ -209,16 +171,42 @@ impl Connection {
         }
     }
 
+    /// Like [`transaction`](Self::transaction), and begins anew, after a short while by chance, when it collided with another: `work` may run several times. For
+    /// worker threads; inside another transaction it runs once, for then the whole of that has to begin anew.
+    ///
+    /// # Errors
+    /// As [`transaction`](Self::transaction); [`StoreError::Collision`] after the last try.
+    pub fn transaction_retried<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut tries = if self.depth == 0 { COLLISION_TRIES } else { 1 };
+        loop {
+            let result = self.transaction(&mut work);
+            tries -= 1;
+            if tries == 0 || !matches!(result, Err(StoreError::Collision { .. })) {
+                return result;
+            }
+            std::thread::sleep(COLLISION_PAUSE.mul_f64(fastrand::f64()));
+        }
+    }
+
     /// Opens the transaction of a batch, with the right to write from the start, so that it cannot fail for it later.
     pub(crate) fn begin_write(&mut self) -> Result<(), StoreError> {
-        self.execute("BEGIN IMMEDIATE", &[])?;
+        match &mut self.engine {
+            Engine::Sqlite(_) => drop(self.execute("BEGIN IMMEDIATE", &[])?),
+            Engine::MySql(_) => self.script("START TRANSACTION")?,
+        }
         self.depth = 1;
         Ok(())
     }
 
     /// Opens the transaction of a read job: all its queries see the same state.
     pub(crate) fn begin_read(&mut self) -> Result<(), StoreError> {
-        self.execute("BEGIN DEFERRED", &[])?;
+        match &mut self.engine {
+            Engine::Sqlite(_) => drop(self.execute("BEGIN DEFERRED", &[])?),
+            Engine::MySql(_) => self.script("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")?,
+        }
         self.depth = 1;
         Ok(())
     }
@@ -228,24 +216,24 @@ impl Connection {
         #[cfg(test)]
         if let Some(done) = self.fail_commit.take() {
             if done {
-                self.execute("COMMIT", &[])?;
+                self.script("COMMIT")?;
                 self.depth = 0;
             }
             return Err(StoreError::Unavailable { kind: UnavailableKind::Io, message: "injected".into() });
         }
-        self.execute("COMMIT", &[])?;
+        self.script("COMMIT")?;
         self.depth = 0;
         Ok(())
     }
 
     fn savepoint(&mut self) -> Result<(), StoreError> {
-        self.execute(&format!("SAVEPOINT s{}", self.depth), &[])?;
+        self.script(&format!("SAVEPOINT s{}", self.depth))?;
         self.depth += 1;
         Ok(())
     }
 
     fn release(&mut self) -> Result<(), StoreError> {
-        self.execute(&format!("RELEASE s{}", self.depth - 1), &[])?;
+        self.script(&format!("RELEASE SAVEPOINT s{}", self.depth - 1))?;
         self.depth -= 1;
         Ok(())
     }
@@ -256,14 +244,13 @@ impl Connection {
         if self.depth <= depth {
             return;
         }
-        let result = if self.db.is_autocommit() {
+        let result = if !self.in_transaction() {
             Ok(())
         } else if depth == 0 {
-            self.execute("ROLLBACK", &[]).map(drop)
+            self.script("ROLLBACK")
         } else {
-            self.execute(&format!("ROLLBACK TO s{depth}"), &[])
-                .and_then(|_| self.execute(&format!("RELEASE s{depth}"), &[]))
-                .map(drop)
+            self.script(&format!("ROLLBACK TO SAVEPOINT s{depth}"))
+                .and_then(|()| self.script(&format!("RELEASE SAVEPOINT s{depth}")))
         };
         if let Err(error) = result {
             log::warn!("rolling back failed: {error}");
@@ -279,7 +266,11 @@ impl Connection {
 
     /// Whether a transaction is really open: after some failures the engine has ended it by itself.
     pub(crate) fn in_transaction(&self) -> bool {
-        !self.db.is_autocommit()
+        match &self.engine {
+            Engine::Sqlite(db) => !db.is_autocommit(),
+            // One that lost its connection has lost its transaction too; what else ended it by itself is an error that made it suspect.
+            Engine::MySql(_) => self.depth > 0 && !self.suspect,
+        }
     }
 
     /// Whether the connection should be replaced by a new one.
@@ -289,7 +280,10 @@ impl Connection {
 
     /// Rows changed since the connection was opened.
     pub(crate) fn changes(&self) -> u64 {
-        self.db.total_changes()
+        match &self.engine {
+            Engine::Sqlite(db) => db.total_changes(),
+            Engine::MySql(_) => 0,
+        }
     }
 
     /// Moves what the write-ahead log holds into the file, as far as the mode allows.
@@ -302,19 +296,46 @@ impl Connection {
         let patient = mode != CheckpointMode::Restart;
         if !patient {
             // The writer does not wait for readers: the log starts over another time.
-            self.db.busy_timeout(Duration::ZERO)?;
+            self.busy_timeout(Duration::ZERO)?;
         }
         let read = |row: &Row<'_>| Ok(LogState { pages: row.get(1)?, moved: row.get(2)? });
         let state = self.query_row(sql, &[], read);
         if !patient {
-            self.db.busy_timeout(BUSY_WAIT)?;
+            self.busy_timeout(BUSY_WAIT)?;
         }
         Ok(state?.unwrap_or_default())
     }
 
     /// Runs several statements at once. For migrations only: nothing in them comes from outside.
     pub(crate) fn script(&mut self, sql: &str) -> Result<(), StoreError> {
-        let result = self.db.execute_batch(sql).map_err(StoreError::from);
+        let result = match &mut self.engine {
+            Engine::Sqlite(db) => db.execute_batch(sql).map_err(StoreError::from),
+            Engine::MySql(db) => my::script(db, sql),
+        };
+        self.blame(result)
+    }
+
+    fn busy_timeout(&self, timeout: Duration) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(db) => Ok(db.busy_timeout(timeout)?),
+            Engine::MySql(_) => Ok(()),
+        }
+    }
+
+    /// Whether the server has closed the connection, or sent what nobody asked for. Without a round trip; a file is always as it was left.
+    pub(crate) fn is_broken(&self) -> bool {
+        match &self.engine {
+            Engine::Sqlite(_) => false,
+            Engine::MySql(db) => my::is_broken(db),
+        }
+    }
+
+    /// Asks a server whether it answers, within `timeout`.
+    pub(crate) fn ping(&mut self, timeout: Duration) -> Result<(), StoreError> {
+        let result = match &mut self.engine {
+            Engine::Sqlite(_) => Ok(()),
+            Engine::MySql(db) => my::ping(db, timeout),
+        };
         self.blame(result)
     }
 
@@ -334,175 +355,3 @@ impl std::fmt::Debug for Connection {
             .finish_non_exhaustive()
     }
 }
-
-/// A value that goes into a statement. Made by `into()` from ids, numbers, texts and bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Param<'a> {
-    /// No value.
-    Null,
-    /// A number.
-    Int(i64),
-    /// A text.
-    Text(&'a str),
-    /// Bytes.
-    Bytes(&'a [u8]),
-}
-
-impl rusqlite::ToSql for Param<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match *self {
-            Self::Null => ValueRef::Null,
-            Self::Int(number) => ValueRef::Integer(number),
-            Self::Text(text) => ValueRef::Text(text.as_bytes()),
-            Self::Bytes(bytes) => ValueRef::Blob(bytes),
-        }))
-    }
-}
-
-impl From<i64> for Param<'_> {
-    fn from(number: i64) -> Self {
-        Self::Int(number)
-    }
-}
-
-impl<'a> From<&'a str> for Param<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl<'a> From<&'a [u8]> for Param<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Bytes(bytes)
-    }
-}
-
-impl<'a> From<&'a [u8; 32]> for Param<'a> {
-    fn from(bytes: &'a [u8; 32]) -> Self {
-        Self::Bytes(bytes)
-    }
-}
-
-impl<'a, T: Into<Self>> From<Option<T>> for Param<'a> {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
-}
-
-/// A row of a query's result.
-#[derive(Debug)]
-pub struct Row<'a>(&'a rusqlite::Row<'a>);
-
-impl Row<'_> {
-    /// The value of column `at`, counted from 0.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] when it is not of this type.
-    pub fn get<T: Column>(&self, at: usize) -> Result<T, StoreError> {
-        T::read(self, at)
-    }
-
-    fn value(&self, at: usize) -> Result<ValueRef<'_>, StoreError> {
-        Ok(self.0.get_ref(at)?)
-    }
-}
-
-/// A type that a column can be read as.
-pub trait Column: Sized {
-    /// Reads column `at` of `row`.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] when it is not of this type.
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError>;
-}
-
-fn wrong(row: &Row<'_>, at: usize, wanted: &str) -> StoreError {
-    let column = row.0.as_ref().column_name(at).unwrap_or("?").to_owned();
-    StoreError::corrupt(format!("column {column} holds no {wanted}"))
-}
-
-impl Column for i64 {
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-        match row.value(at)? {
-            ValueRef::Integer(number) => Ok(number),
-            _ => Err(wrong(row, at, "number")),
-        }
-    }
-}
-
-impl Column for u64 {
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-        Self::try_from(i64::read(row, at)?).map_err(|_| wrong(row, at, "count"))
-    }
-}
-
-impl Column for u32 {
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-        Self::try_from(i64::read(row, at)?).map_err(|_| wrong(row, at, "small count"))
-    }
-}
-
-impl Column for String {
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-        text(row, at).map(Self::from)
-    }
-}
-
-impl Column for Arc<str> {
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-        text(row, at).map(Self::from)
-    }
-}
-
-fn text<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a str, StoreError> {
-    match row.value(at)? {
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes).map_err(|_| wrong(row, at, "UTF-8")),
-        _ => Err(wrong(row, at, "text")),
-    }
-}
-
-impl Column for Vec<u8> {
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-        match row.value(at)? {
-            ValueRef::Blob(bytes) => Ok(bytes.to_vec()),
-            _ => Err(wrong(row, at, "bytes")),
-        }
-    }
-}
-
-impl Column for [u8; 32] {
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-        match row.value(at)? {
-            ValueRef::Blob(bytes) => bytes.try_into().map_err(|_| wrong(row, at, "hash")),
-            _ => Err(wrong(row, at, "bytes")),
-        }
-    }
-}
-
-impl<T: Column> Column for Option<T> {
-    fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-        match row.value(at)? {
-            ValueRef::Null => Ok(None),
-            _ => T::read(row, at).map(Some),
-        }
-    }
-}
-
-macro_rules! id_column {
-    ($($id:ty),+) => {$(
-        impl From<$id> for Param<'_> {
-            fn from(id: $id) -> Self {
-                Self::Int(id.as_i64())
-            }
-        }
-
-        impl Column for $id {
-            fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
-                Self::from_i64(i64::read(row, at)?).ok_or_else(|| wrong(row, at, stringify!($id)))
-            }
-        }
-    )+};
-}
-
-id_column!(UserId, ConvId, SessionId, Seq);

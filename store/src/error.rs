@@ -18,6 +18,10 @@ pub enum UnavailableKind {
     CannotOpen,
     /// The engine has no memory left.
     Memory,
+    /// The server gives no further connection, or none to this user.
+    Refused,
+    /// The server did not answer in time, or the connection to it was cut: what it was asked last may have been done or not.
+    Lost,
 }
 
 /// An error of the store. Cheap to clone, for one cause can answer a whole batch.
@@ -38,6 +42,13 @@ pub enum StoreError {
     #[error("a row with this key exists already: {message}")]
     Duplicate {
         /// Which key.
+        message: String,
+    },
+    /// Nobody's fault: this transaction and another waited for each other's rows, or one for longer than is allowed. It was rolled back as a whole, and may succeed
+    /// when it is begun anew.
+    #[error("the transaction collided with another: {message}")]
+    Collision {
+        /// What the engine said.
         message: String,
     },
     /// The file's fault: it is damaged, or no database at all, or holds what no version of this program writes.

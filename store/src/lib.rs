@@ -16,20 +16,28 @@ mod error;
 mod heads;
 mod job;
 mod lock;
+mod mysql_engine;
+mod mysql_manager;
 mod pipeline;
+pub mod pool;
 mod reader;
+mod row;
+mod sqlite;
 mod store;
 mod writer;
 
 pub use checker::{DbCheck, DbChecker};
 pub use config::DbConfig;
-pub use connection::{Column, Connection, Param, Row};
+pub use connection::Connection;
 pub use entity::{
     Conversation, Credentials, Entry, Kind, Listed, Mark, Members, Page, Position, TokenHash, TokenRow, User,
 };
 pub use error::{StoreError, UnavailableKind};
+pub use mysql_engine::MySqlConfig;
+pub use mysql_manager::MySqlManager;
 pub use pipeline::{
     CommitSink, CommittedBatch, CursorError, CursorOutcome, CursorWrite, SendError, SendOutcome, SendRequest,
     Sent, Ticket,
 };
+pub use row::{Column, Param, Row};
 pub use store::{Store, StoreStats};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use crossbeam_channel::Receiver;
 
-use crate::connection::{Connection, Role};
+use crate::connection::Connection;
 use crate::error::StoreError;
+use crate::sqlite::Role;
 
 /// What waits for a reader.
 pub(crate) type ReadJob = Box<dyn FnOnce(&mut Connection) + Send>;

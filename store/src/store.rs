@@ -13,7 +13,7 @@ use schema::SessionId;
 use crate::checker::DbChecker;
 use crate::checkpoint::Checkpointer;
 use crate::config::DbConfig;
-use crate::connection::{Connection, Role};
+use crate::connection::Connection;
 use crate::cursors::CursorQueue;
 use crate::dao::{IdDao, IdName};
 use crate::error::{StoreError, UnavailableKind};
@@ -21,6 +21,7 @@ use crate::job::{Job, Op};
 use crate::lock::{DataLock, make_private};
 use crate::pipeline::{CommitSink, CursorWrite, SendRequest};
 use crate::reader::{ReadJob, Reader};
+use crate::sqlite::Role;
 use crate::writer::{Writer, WriterQueues, now_ms};
 
 /// The tables of one node. Clones share the same threads; the last one to go closes them.

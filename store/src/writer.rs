@@ -9,12 +9,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
 use crate::batch::{self, Outcomes};
-use crate::connection::{CheckpointMode, Connection, Role};
+use crate::connection::{CheckpointMode, Connection};
 use crate::cursors::{CursorQueue, Waiting};
 use crate::error::StoreError;
 use crate::heads::Heads;
 use crate::job::Job;
 use crate::pipeline::{CommitSink, Sent};
+use crate::sqlite::Role;
 use crate::store::Stats;
 
 /// Cursor writes of one batch while messages wait: a quarter of it.

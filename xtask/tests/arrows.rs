@@ -42,7 +42,7 @@ const NEVER: &[(&str, &[&str], &str)] = &[
         &["prost", "rusqlite", "libsqlite3-sys", "mysql"],
         "the reactor knows no protobuf and no database",
     ),
-    ("store", &["mio", "reactor", "socket2"], "the store knows no event loop"),
+    ("store", &["mio", "reactor"], "the store knows no event loop"),
     ("schema", &["mio", "reactor", "socket2", "chrono"], "the schema opens no socket and reads no clock"),
 ];
 

@@ -2,10 +2,11 @@
 
 use schema::{ConvId, Seq, UserId};
 
-use crate::connection::{Connection, Row};
+use crate::connection::Connection;
 use crate::dao::id::{IdDao, IdName};
 use crate::entity::{Conversation, Kind, Listed, Members, Position};
 use crate::error::StoreError;
+use crate::row::Row;
 
 /// Makes and finds conversations.
 #[derive(Debug)]

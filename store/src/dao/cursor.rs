@@ -2,9 +2,10 @@
 
 use schema::{ConvId, Seq, UserId};
 
-use crate::connection::{Connection, Row};
+use crate::connection::Connection;
 use crate::entity::Mark;
 use crate::error::StoreError;
+use crate::row::Row;
 
 /// Reads cursors. They are written by the pipeline only (`Store::move_cursor`).
 #[derive(Debug)]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use schema::{ConvId, Seq, SessionId, UserId};
 
-use crate::connection::{Connection, Param, Row};
+use crate::connection::Connection;
 use crate::dao::ConversationDao;
 use crate::entity::{Entry, Members, Page};
 use crate::error::StoreError;
+use crate::row::{Param, Row};
 
 /// How much of a conversation is read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

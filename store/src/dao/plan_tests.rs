@@ -1,7 +1,8 @@
 //! No query of the store reads a table from end to end.
 
 use super::{conversation, cursor, id, message, token, user};
-use crate::connection::{Connection, Role};
+use crate::connection::Connection;
+use crate::sqlite::Role;
 use crate::{batch, checker::DbChecker, writer};
 
 const ALL: &[&str] = &[

@@ -2,9 +2,10 @@
 
 use schema::UserId;
 
-use crate::connection::{Connection, Row};
+use crate::connection::Connection;
 use crate::entity::{TokenHash, TokenRow};
 use crate::error::StoreError;
+use crate::row::Row;
 
 /// Makes, finds, renews and revokes tokens.
 #[derive(Debug)]

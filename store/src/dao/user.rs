@@ -2,10 +2,11 @@
 
 use schema::UserId;
 
-use crate::connection::{Connection, Row};
+use crate::connection::Connection;
 use crate::dao::id::{IdDao, IdName};
 use crate::entity::{Credentials, User};
 use crate::error::StoreError;
+use crate::row::Row;
 
 /// Makes and finds users.
 #[derive(Debug)]
