@@ -1,12 +1,14 @@
 //! Brings the schema of a database to this program's version, or refuses to touch it.
 
 use std::path::Path;
+use std::time::Duration;
 
-use schema::sql::{Migration, SQLITE};
+use schema::sql::{MYSQL, Migration, SQLITE};
 use sha2::{Digest, Sha256};
 
 use crate::connection::Connection;
-use crate::error::StoreError;
+use crate::error::{StoreError, UnavailableKind};
+use crate::mysql_engine::{self, MySqlConfig};
 use crate::row::Row;
 use crate::sqlite::Role;
 
@@ -29,6 +31,15 @@ pub struct DbCheck {
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (
     version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, checksum BLOB NOT NULL, applied_ms INTEGER NOT NULL) STRICT";
+
+/// The same for a server, which knows no `STRICT` and wants lengths.
+const TABLE_MYSQL: &str = "CREATE TABLE IF NOT EXISTS schema_migration (
+    version INT NOT NULL PRIMARY KEY, name VARCHAR(64) NOT NULL, checksum BINARY(32) NOT NULL, applied_ms BIGINT NOT NULL)
+    ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+/// How long one connect to the server may take, and how long to wait for another process that migrates.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+const MIGRATING_MAX_S: i64 = 60;
 
 impl Default for DbChecker {
     fn default() -> Self {
@@ -70,6 +81,51 @@ impl DbChecker {
         Ok(DbCheck { from, to })
     }
 
+    /// Checks the database on a server, makes it when it is missing, and brings it up to date, under a lock that is the server's: of several processes that start
+    /// at once one does it, and the others wait. A migration that was interrupted is begun anew. Where nothing is to be done, no right to make anything is needed.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); [`StoreError::Unavailable`] when the server cannot be reached, gives no right, or another process migrates for longer than a
+    /// minute.
+    pub fn check_mysql(config: &MySqlConfig, now_ms: i64) -> Result<DbCheck, StoreError> {
+        Self { migrations: MYSQL }.run_mysql(config, now_ms)
+    }
+
+    fn run_mysql(&self, config: &MySqlConfig, now_ms: i64) -> Result<DbCheck, StoreError> {
+        let mut db = match Connection::connect(config, CONNECT_MAX) {
+            Err(StoreError::Unavailable { kind: UnavailableKind::NoDatabase, .. }) => {
+                mysql_engine::create_database(config, CONNECT_MAX)?;
+                Connection::connect(config, CONNECT_MAX)?
+            }
+            other => other?,
+        };
+        // A look without the lock: most starts find everything as it should be.
+        let from = self.compare(&applied_mysql(&mut db)?)?;
+        if self.migrations.iter().all(|migration| migration.version <= from) {
+            return Ok(DbCheck { from, to: from });
+        }
+        let lock = format!("chatd migrates {}", config.database());
+        let got =
+            db.query_row("SELECT GET_LOCK(?, ?)", &[lock.as_str().into(), MIGRATING_MAX_S.into()], |row| {
+                row.get::<Option<i64>>(0)
+            })?;
+        if got.flatten() != Some(1) {
+            let message = format!("another process has migrated for {MIGRATING_MAX_S} s");
+            return Err(StoreError::Unavailable { kind: UnavailableKind::Busy, message });
+        }
+        // The lock ends with the connection at the latest.
+        let from = self.compare(&applied_mysql(&mut db)?)?;
+        let mut to = from;
+        for migration in self.migrations.iter().filter(|migration| migration.version > from) {
+            db.execute(TABLE_MYSQL, &[])?;
+            db.script(migration.sql)?;
+            note(&mut db, migration, now_ms)?;
+            log::info!("tables: migration {} ({}) applied", migration.version, migration.name);
+            to = migration.version;
+        }
+        Ok(DbCheck { from, to })
+    }
+
     /// The version of tables to which `applied` was applied, when they are ours.
     fn compare(&self, applied: &[Applied]) -> Result<u32, StoreError> {
         let known = self.migrations.last().map_or(0, |m| m.version);
@@ -104,6 +160,19 @@ fn applied(db: &mut Connection) -> Result<Vec<Applied>, StoreError> {
 fn apply(db: &mut Connection, migration: &Migration, now_ms: i64) -> Result<(), StoreError> {
     db.execute(TABLE, &[])?;
     db.script(migration.sql)?;
+    note(db, migration, now_ms)
+}
+
+fn applied_mysql(db: &mut Connection) -> Result<Vec<Applied>, StoreError> {
+    let found = db.query_row(
+        "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'schema_migration'",
+        &[],
+        |row| row.get::<u64>(0),
+    )?;
+    if found == Some(0) { Ok(Vec::new()) } else { applied(db) }
+}
+
+fn note(db: &mut Connection, migration: &Migration, now_ms: i64) -> Result<(), StoreError> {
     db.execute(
         "INSERT INTO schema_migration (version, name, checksum, applied_ms) VALUES (?, ?, ?, ?)",
         &[

@@ -18,6 +18,8 @@ pub enum UnavailableKind {
     CannotOpen,
     /// The engine has no memory left.
     Memory,
+    /// The server has no such database.
+    NoDatabase,
     /// The server gives no further connection, or none to this user.
     Refused,
     /// The server did not answer in time, or the connection to it was cut: what it was asked last may have been done or not.

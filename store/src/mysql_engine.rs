@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
+use mysql::consts::CapabilityFlags;
 use mysql::prelude::Queryable as _;
 use mysql::{DriverError, Opts, OptsBuilder, Params};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -50,6 +51,12 @@ impl MySqlConfig {
         Ok(Self { opts, answer_max: Duration::from_secs(10) })
     }
 
+    /// The database's name.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        self.opts.get_db_name().unwrap_or_default()
+    }
+
     /// With another limit on how long a statement may take to be answered.
     #[must_use]
     pub const fn answer_within(mut self, answer_max: Duration) -> Self {
@@ -59,7 +66,23 @@ impl MySqlConfig {
 }
 
 pub(crate) fn connect(config: &MySqlConfig, timeout: Duration) -> Result<mysql::Conn, StoreError> {
-    let opts = OptsBuilder::from_opts(config.opts.clone())
+    let conn = mysql::Conn::new(options(config, timeout).init(INIT.to_vec()))?;
+    wait_at_most(&conn, config.answer_max)?;
+    Ok(conn)
+}
+
+/// Makes the database that `config` names. That takes a right that is needed for nothing else.
+pub(crate) fn create_database(config: &MySqlConfig, timeout: Duration) -> Result<(), StoreError> {
+    let nowhere: Option<String> = None;
+    let mut conn = mysql::Conn::new(options(config, timeout).db_name(nowhere))?;
+    let name = config.database().replace('`', "``");
+    Ok(conn.query_drop(format!(
+        "CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    ))?)
+}
+
+fn options(config: &MySqlConfig, timeout: Duration) -> OptsBuilder {
+    OptsBuilder::from_opts(config.opts.clone())
         .prefer_socket(false)
         .tcp_nodelay(true)
         .tcp_connect_timeout(Some(timeout))
@@ -67,10 +90,8 @@ pub(crate) fn connect(config: &MySqlConfig, timeout: Duration) -> Result<mysql::
         .read_timeout(Some(timeout))
         .write_timeout(Some(timeout))
         .stmt_cache_size(STATEMENTS)
-        .init(INIT.to_vec());
-    let conn = mysql::Conn::new(opts)?;
-    wait_at_most(&conn, config.answer_max)?;
-    Ok(conn)
+        // A changed row is one that was found, as with the other engine, also when it was so already.
+        .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
 }
 
 pub(crate) fn execute(db: &mut mysql::Conn, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
@@ -197,6 +218,7 @@ fn of_server(code: u16, message: String) -> StoreError {
         1290 | 1792 | 1836 => Kind::ReadOnly,
         // Too many connections, in all or of this user; access denied.
         1040 | 1203 | 1226 | 1044 | 1045 => Kind::Refused,
+        1049 => Kind::NoDatabase,
         // Out of memory.
         1037 | 1038 | 1041 => Kind::Memory,
         // Errors of reading and writing files.

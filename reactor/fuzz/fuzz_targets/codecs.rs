@@ -1,3 +1,4 @@
+//! The codecs, on any bytes.
 #![no_main]
 
 #[path = "../bodies.rs"]

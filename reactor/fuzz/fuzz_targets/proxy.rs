@@ -1,3 +1,4 @@
+//! The PROXY protocol parser, on any bytes.
 #![no_main]
 
 #[path = "../bodies.rs"]
