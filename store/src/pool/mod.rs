@@ -1,7 +1,8 @@
 //! A pool of connections to a server that may be slow, restart, or be gone.
 //!
 //! Nothing is done under its lock but bookkeeping: connecting, validating and closing happen outside, on the pool's own threads or on that of the caller who
-//! waits for it anyway. Connections are handed from who gives one back straight to who has waited longest.
+//! waits for it anyway. A connection that comes back goes straight to who has waited longest; only within the first milliseconds
+//! of a wait may a caller that is running anyway be quicker.
 //!
 //! ```text
 //!              a connect succeeds                      all are lost
@@ -11,6 +12,7 @@
 //!  any of them ── close() ──▶ draining ── all are given back ──▶ closed
 //! ```
 
+mod clock;
 mod config;
 mod error;
 mod guard;

@@ -219,9 +219,14 @@ fn broken_connections_are_found_before_they_are_given_out() {
     let (pool, server) = pool(PoolConfig { fresh_ms: 0, ..sized(3, 3) });
     until("three are there", || pool.stats().idle == 3);
     server.broken_up_to.store(3, Ordering::SeqCst);
-    assert_eq!(pool.acquire().unwrap().number, 4);
-    let stats = pool.stats();
-    assert_eq!(stats.found_broken, 3);
+    // Those that take their places may come first.
+    let mut links = Vec::new();
+    for _ in 0..3 {
+        links.push(pool.acquire().unwrap());
+    }
+    assert!(links.iter().all(|link| link.number >= 4));
+    assert_eq!(pool.stats().found_broken, 3);
+    drop(links);
     assert_eq!(server.pings.load(Ordering::SeqCst), 0, "a look was enough");
     until("the minimum is made again", || pool.stats().idle == 3);
 }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
+use super::clock::{Clock, Time};
 use super::config::PoolConfig;
 use super::error::AcquireError;
 use super::guard::Pooled;
 use super::manager::{Manager, Trust};
-use super::slots::{Chores, Claim, Discard, Entry, Slots, Waiter};
+use super::slots::{Chores, Claim, Discard, Entry, Slots, Waiter, Woken};
 use super::stats::{Holder, PoolStats};
 use crate::error::{StoreError, UnavailableKind};
 
@@ -21,13 +22,14 @@ use crate::error::{StoreError, UnavailableKind};
 pub(super) struct Inner<M: Manager> {
     manager: M,
     config: PoolConfig,
+    clock: Clock,
     slots: Mutex<Slots<M::Connection>>,
     /// Told when a closing pool may be drained.
     drained: Condvar,
     /// Wakes the tidying thread; one wake-up in hand is enough.
     kicks: Sender<()>,
     /// Connections to be closed, which may take a system call or a while.
-    trash: Sender<M::Connection>,
+    trash: Sender<Box<M::Connection>>,
 }
 
 /// Connections to a server, shared by threads. Clones are the same pool; it closes when [`close`](Self::close) is called or the last of them is dropped.
@@ -53,7 +55,15 @@ impl<M: Manager> ConnectionPool<M> {
         let (trash, to_close) = unbounded();
         let connects = config.connects_max;
         let slots = Mutex::new(Slots::new(config.clone()));
-        let inner = Arc::new(Inner { manager, config, slots, drained: Condvar::new(), kicks, trash });
+        let inner = Arc::new(Inner {
+            manager,
+            config,
+            clock: Clock::new(),
+            slots,
+            drained: Condvar::new(),
+            kicks,
+            trash,
+        });
         let (jobs, to_do) = bounded(connects);
         for number in 0..connects {
             let (inner, to_do) = (Arc::clone(&inner), to_do.clone());
@@ -71,9 +81,7 @@ impl<M: Manager> ConnectionPool<M> {
     /// [`AcquireError`]; nothing was sent to the server.
     #[track_caller]
     pub fn acquire(&self) -> Result<Pooled<M>, AcquireError> {
-        let now = Instant::now();
-        let at = Location::caller();
-        self.owner.inner.acquire(now, now + self.owner.inner.config.acquire(), at)
+        self.owner.inner.acquire(None, Location::caller())
     }
 
     /// A connection, waited for until `deadline` at most, its validation included.
@@ -82,19 +90,19 @@ impl<M: Manager> ConnectionPool<M> {
     /// As [`acquire`](Self::acquire).
     #[track_caller]
     pub fn acquire_by(&self, deadline: Instant) -> Result<Pooled<M>, AcquireError> {
-        self.owner.inner.acquire(Instant::now(), deadline, Location::caller())
+        self.owner.inner.acquire(Some(deadline), Location::caller())
     }
 
     /// What it has done, and how it stands.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.owner.inner.slots.lock().stats(Instant::now())
+        self.owner.inner.slots.lock().stats(self.owner.inner.clock.exact())
     }
 
     /// Who holds a connection now, the longest first.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
-        self.owner.inner.slots.lock().holders(Instant::now())
+        self.owner.inner.slots.lock().holders(self.owner.inner.clock.exact())
     }
 
     /// Gives nothing out any more, tells who waits, and waits until what was given out has come back, at most for `timeout`. Answers whether it has.
@@ -129,17 +137,23 @@ impl<M: Manager> Drop for Owner<M> {
 impl<M: Manager> Inner<M> {
     fn acquire(
         self: &Arc<Self>,
-        began: Instant,
-        deadline: Instant,
+        deadline: Option<Instant>,
         at: &'static Location<'static>,
     ) -> Result<Pooled<M>, AcquireError> {
+        let now = self.clock.now();
+        // Nearly always there is one that was used just now; then no exact time is needed.
+        if let Claim::Take(entry, holder) = self.slots.lock().claim(now, at, true) {
+            return Ok(self.pooled(entry, holder));
+        }
+        let began = Instant::now();
+        let deadline = deadline.unwrap_or_else(|| began + self.config.acquire());
         loop {
-            let claim = self.slots.lock().claim(began, at);
-            let (entry, holder) = match claim {
+            let claim = self.slots.lock().claim(self.clock.now(), at, false);
+            match claim {
                 Claim::Refuse(error) => return Err(error),
                 Claim::Take(entry, holder) => match self.validate(entry, holder, deadline) {
-                    Some(entry) => (entry, holder),
-                    None if Instant::now() < deadline => continue,
+                    Some(entry) => return Ok(self.pooled(entry, holder)),
+                    None if Instant::now() < deadline => {}
                     None => return Err(AcquireError::Timeout { after: began.elapsed() }),
                 },
                 Claim::Wait { waiter, grow } => {
@@ -147,12 +161,17 @@ impl<M: Manager> Inner<M> {
                         self.kick();
                     }
                     let entry = self.wait(&waiter, began, deadline)?;
-                    let holder = self.slots.lock().hold(at, Instant::now(), Some(began.elapsed()));
-                    (entry, holder)
+                    let waited = Some(began.elapsed());
+                    let holder = self.slots.lock().hold(at, self.clock.now(), waited);
+                    return Ok(self.pooled(entry, holder));
                 }
-            };
-            return Ok(Pooled { entry: Some(entry), inner: Arc::clone(self), holder, spoilt: false });
+                Claim::Pass => {}
+            }
         }
+    }
+
+    fn pooled(self: &Arc<Self>, entry: Entry<M::Connection>, holder: usize) -> Pooled<M> {
+        Pooled { entry: Some(entry), inner: Arc::clone(self), holder, spoilt: false }
     }
 
     fn wait(
@@ -161,13 +180,20 @@ impl<M: Manager> Inner<M> {
         began: Instant,
         deadline: Instant,
     ) -> Result<Entry<M::Connection>, AcquireError> {
-        match waiter.wait(deadline) {
-            Some(outcome) => outcome,
-            None if self.slots.lock().give_up(waiter) => {
-                Err(AcquireError::Timeout { after: began.elapsed() })
+        loop {
+            match waiter.wait(deadline) {
+                Woken::Outcome(outcome) => return outcome,
+                Woken::Come => {
+                    if let Some(entry) = self.slots.lock().come(waiter) {
+                        return Ok(entry);
+                    }
+                }
+                Woken::TimedOut if self.slots.lock().give_up(waiter) => {
+                    return Err(AcquireError::Timeout { after: began.elapsed() });
+                }
+                // It was told just now: whoever tells has the lock, which was free again.
+                Woken::TimedOut => {}
             }
-            // It was told just now: whoever tells has the lock, which was free again.
-            None => waiter.wait(deadline).unwrap_or(Err(AcquireError::Closed)),
         }
     }
 
@@ -179,14 +205,14 @@ impl<M: Manager> Inner<M> {
         holder: usize,
         deadline: Instant,
     ) -> Option<Entry<M::Connection>> {
-        let now = Instant::now();
-        let unused = now.saturating_duration_since(entry.used).as_millis();
+        let now = self.clock.now();
+        let unused = now.saturating_sub(entry.used).as_millis();
         let good = if unused < u128::from(self.config.fresh_ms) {
             true
         } else if unused < u128::from(self.config.ping_after_ms) {
             self.manager.peek(&entry.connection) == Trust::Good
         } else {
-            let timeout = self.config.ping().min(deadline.saturating_duration_since(now));
+            let timeout = self.config.ping().min(deadline.saturating_duration_since(Instant::now()));
             self.manager.peek(&entry.connection) == Trust::Good
                 && self.manager.ping(&mut entry.connection, timeout).is_ok()
         };
@@ -207,7 +233,7 @@ impl<M: Manager> Inner<M> {
         let good = keep
             && self.manager.is_reusable(&entry.connection)
             && self.manager.clean(&mut entry.connection).is_ok();
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut slots = self.slots.lock();
         slots.let_go(holder);
         let (gone, closing) = if good {
@@ -229,7 +255,7 @@ impl<M: Manager> Inner<M> {
         }
     }
 
-    fn throw_away(&self, connection: M::Connection) {
+    fn throw_away(&self, connection: Box<M::Connection>) {
         // When the tidying thread has ended it is dropped here.
         let _ = self.trash.send(connection);
     }
@@ -254,10 +280,10 @@ impl<M: Manager> Inner<M> {
     }
 
     /// The tidying thread: decides what is to be connected, closes what is to be closed, reports leaks.
-    fn tidy(&self, kicked: &Receiver<()>, to_close: &Receiver<M::Connection>, jobs: &Sender<Instant>) {
+    fn tidy(&self, kicked: &Receiver<()>, to_close: &Receiver<Box<M::Connection>>, jobs: &Sender<Time>) {
         let mut trash = Vec::new();
         loop {
-            let now = Instant::now();
+            let now = self.clock.exact();
             let mut slots = self.slots.lock();
             let closing = slots.is_closing();
             let leaks = slots.new_leaks(now);
@@ -277,7 +303,7 @@ impl<M: Manager> Inner<M> {
                 return;
             }
             let wake = match next {
-                Some(at) => kicked.recv_timeout(at.saturating_duration_since(Instant::now())),
+                Some(at) => kicked.recv_timeout(at.saturating_sub(self.clock.exact())),
                 None => kicked.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             if wake == Err(RecvTimeoutError::Disconnected) {
@@ -287,18 +313,18 @@ impl<M: Manager> Inner<M> {
     }
 
     /// A connecting thread.
-    fn connect_all(&self, jobs: &Receiver<Instant>) {
+    fn connect_all(&self, jobs: &Receiver<Time>) {
         while let Ok(began) = jobs.recv() {
             let timeout = self.config.connect();
             let result = catch_unwind(AssertUnwindSafe(|| self.manager.connect(timeout)))
                 .unwrap_or_else(|_| Err(StoreError::internal("connecting panicked")));
-            let now = Instant::now();
+            let now = self.clock.exact();
             match result {
                 Ok(connection) => {
                     // Not all at once: a tenth more or less.
                     let lifetime =
                         Duration::from_millis(self.config.lifetime_ms).mul_f64(0.9 + 0.2 * fastrand::f64());
-                    let entry = Entry { connection, used: now, dies: now + lifetime };
+                    let entry = Entry { connection: Box::new(connection), used: now, dies: now + lifetime };
                     if let Some(gone) = self.slots.lock().connected(began, entry, now) {
                         self.throw_away(gone);
                     }
@@ -309,7 +335,7 @@ impl<M: Manager> Inner<M> {
         }
     }
 
-    fn connect_failed(&self, began: Instant, error: &StoreError, now: Instant) {
+    fn connect_failed(&self, began: Time, error: &StoreError, now: Time) {
         let mut slots = self.slots.lock();
         let first = slots.stats(now).last_error.is_none();
         slots.connect_failed(began, error.clone(), now, fastrand::f64());
