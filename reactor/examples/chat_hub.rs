@@ -3,6 +3,9 @@
 //! `cargo run --release -p reactor --example chat_hub -- --help` tells how to use it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its terminal")]
 
+#[path = "support/signals.rs"]
+mod signals;
+
 use std::collections::HashSet;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -128,6 +131,7 @@ fn serve(listen: SocketAddr, threads: u16) -> Result<(), Failure> {
         here: HashSet::new(),
         elsewhere: hubs.iter().filter(|hub| hub.loop_index() != index).cloned().collect(),
     })?;
+    signals::stop_on_signals(&pool)?;
     eprintln!("listening on {address}");
     pool.join()?;
     Ok(())

@@ -3,6 +3,9 @@
 //! `cargo run --release -p reactor --example echo -- --help` tells how to use it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its terminal")]
 
+#[path = "support/signals.rs"]
+mod signals;
+
 use std::error::Error;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -110,6 +113,7 @@ fn serve(options: &ServerOptions) -> Result<(), Failure> {
     let address = server.local_addr();
     let mut pool = EventLoopThreadPool::start(options.threads, LoopConfig::default())?;
     server.serve(&pool, |_| Echo)?;
+    signals::stop_on_signals(&pool)?;
     eprintln!("listening on {address}");
     pool.join()?;
     Ok(())

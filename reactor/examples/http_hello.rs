@@ -47,7 +47,8 @@ impl RequestCodec {
                         "bodies in chunks are not for a server that says hello",
                     ));
                 }
-                "expect" => return Err(FrameError::Malformed(EXPECTS)),
+                // What HTTP/1.0 expects is to be ignored.
+                "expect" if request.version == Some(1) => return Err(FrameError::Malformed(EXPECTS)),
                 "content-length" => {
                     let length = length_of(header.value).ok_or(FrameError::Malformed("no length"))?;
                     // Who reads the first of two lengths and who reads the last see different requests.

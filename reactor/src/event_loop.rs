@@ -476,11 +476,15 @@ impl EventLoop {
     /// The three phases of a stop: from now on nothing is accepted, and handlers are told; after the time for draining connections are closed; at the
     /// deadline what still lives is aborted.
     fn begin_stop(&mut self, deadline: Option<Duration>) {
+        let in_all = deadline.unwrap_or(self.core.config.stop_deadline);
         if self.core.stopping {
+            // Whoever asks again may be less patient, not more.
+            let at = self.core.deadline(in_all);
+            self.stop_at = self.stop_at.map(|known| known.min(at));
+            self.close_at = self.close_at.map(|known| known.min(at));
             return;
         }
         self.core.stopping = true;
-        let in_all = deadline.unwrap_or(self.core.config.stop_deadline);
         self.close_at = Some(self.core.deadline(self.core.config.stop_drain.min(in_all)));
         self.stop_at = Some(self.core.deadline(in_all));
         self.each(|service, core, _| service.begin_stop(core));

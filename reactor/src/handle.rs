@@ -149,7 +149,7 @@ impl LoopHandle {
     }
 
     /// Asks the loop to stop: its connections are closed, what they hold is delivered within the deadline of the loop's configuration, then it ends.
-    /// Asked before the loop runs, it is remembered. Asked again, it does nothing.
+    /// Asked before the loop runs, it is remembered. Asked again, it can only bring the end forward.
     pub fn stop(&self) {
         self.stop_within(None);
     }

@@ -233,7 +233,7 @@ fn http_hello_refuses_what_is_no_request() {
 
 #[test]
 fn a_signal_ends_them_and_what_was_sent_is_delivered() {
-    for name in ["chargen", "daytime", "discard", "http_hello", "idle", "relay"] {
+    for name in ["chargen", "chat_hub", "daytime", "discard", "echo", "http_hello", "idle", "relay"] {
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = target.local_addr().unwrap().to_string();
         let more: &[&str] = if name == "relay" { &["--to", &to] } else { &[] };

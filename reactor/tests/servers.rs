@@ -21,7 +21,7 @@ use reactor::codec::LinesCodec;
 use reactor::{
     AcceptMode, Address, CloseReason, EventLoopThreadPool, Keepalive, LoopConfig, ServiceConfig, TcpServer,
 };
-use support::{BOUND, Event, Script, Server, connect, limits, lines, until};
+use support::{BOUND, Event, Script, Server, connect, limits, lines, raw, until};
 
 /// Answers each line with the index of its loop.
 fn teller(log: crossbeam_channel::Sender<Event>) -> Script<LinesCodec> {
@@ -221,4 +221,30 @@ fn a_loop_that_spins_before_it_sleeps_serves_and_stops_all_the_same() {
         loop_of(&mut client);
     }
     server.ask(|_| ());
+}
+
+#[test]
+fn a_stop_that_is_asked_for_again_can_be_brought_forward_and_not_put_off() {
+    let mut loop_config = LoopConfig::default();
+    loop_config.stop_deadline = Duration::from_secs(3_600);
+    let mut server =
+        Server::with_loops(1, loop_config, limits(|c| c.linger = Duration::from_secs(3_600)), |log| {
+            raw(log).on_frame(|cx, id, _| cx.send_bytes(id, vec![7; 12 << 20].into()).unwrap())
+        });
+    let mut client = server.connect();
+    client.write_all(b"more than the kernel's buffers hold").unwrap();
+    server.told.frame();
+    let handle = server.pool.handles()[0].clone();
+    handle.stop();
+    assert_eq!(server.told.closed(), CloseReason::LoopStopping);
+    handle.stop_within(Some(Duration::from_secs(7_200)));
+    // What is unsent would be delivered for an hour; now it is not.
+    handle.stop_within(Some(Duration::ZERO));
+    let (done, joined) = unbounded();
+    std::thread::scope(|scope| {
+        let pool = &mut server.pool;
+        scope.spawn(move || done.send(pool.join()).unwrap());
+        joined.recv_timeout(BOUND).expect("the loop ends").unwrap();
+    });
+    drop(client);
 }

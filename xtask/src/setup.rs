@@ -17,7 +17,11 @@ const NEEDS: &[Need] = &[
         package: "strace",
         what_for: "shows that a sync comes before the acknowledgements",
     },
-    Need { program: "mariadbd", package: "mariadb-server", what_for: "the database that the store is tested on" },
+    Need {
+        program: "mariadbd",
+        package: "mariadb-server",
+        what_for: "the database that the store is tested on",
+    },
     Need {
         program: "tmux",
         package: "tmux",

@@ -1,13 +1,15 @@
 //! What the small servers among the examples have in common: where they listen, and how they start and stop.
 
+mod signals;
+
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use reactor::{EventLoopThreadPool, Handler, LoopConfig, ServiceConfig, TcpServer};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+
+use signals::stop_on_signals;
 
 /// Where a server listens, and with how many threads.
 #[derive(clap::Args)]
@@ -45,13 +47,7 @@ where
     let address = server.local_addr();
     let mut pool = EventLoopThreadPool::start(options.threads, LoopConfig::default())?;
     server.serve(&pool, make)?;
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let loops = pool.handles().to_vec();
-    std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            loops.iter().for_each(reactor::LoopHandle::stop);
-        }
-    });
+    stop_on_signals(&pool)?;
     eprintln!("listening on {address}");
     pool.join()?;
     Ok(())

@@ -66,11 +66,16 @@ impl Running {
         connect(self.address)
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
     /// Asks it to end, and waits until it does.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("TERM");
         let deadline = Instant::now() + BOUND;
         loop {
             match self.child.try_wait().unwrap() {
