@@ -20,6 +20,16 @@ pub(crate) struct Block {
     urgent: bool,
 }
 
+/// The lane of a record, and how its lines are to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct From<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) lane: u32,
+    /// Lines bear ` #lane.number`.
+    pub(crate) numbered: bool,
+    pub(crate) record_bytes_max: usize,
+}
+
 /// One line of a block.
 #[derive(Clone, Copy, Debug)]
 struct Line {
@@ -36,14 +46,11 @@ pub(crate) struct RecordId {
 }
 
 impl Block {
-    /// Adds a record's line, with ` #lane.number` in it when `numbered`.
-    pub(crate) fn push(&mut self, stamps: &mut Stamps, frame: &Frame<'_>, lane: u32, numbered: bool) {
+    /// Adds a record's line, which comes from this lane.
+    pub(crate) fn push(&mut self, stamps: &mut Stamps, frame: &Frame<'_>, from: From<'_>) {
         line::push_prefix(&mut self.bytes, stamps, frame.micros, frame.level);
-        self.bytes.extend_from_slice(frame.head);
-        if numbered {
-            line::push_number(&mut self.bytes, lane, frame.number);
-        }
-        self.bytes.extend_from_slice(frame.tail);
+        let (label, lane, numbered) = (from.label, from.lane, from.numbered);
+        line::push_text(&mut self.bytes, label, frame, numbered.then_some(lane), from.record_bytes_max);
         let id = RecordId { lane, number: frame.number };
         self.lines.push(Line { end: self.bytes.len(), record: Some((frame.level, id)) });
         self.records += 1;
@@ -76,6 +83,11 @@ impl Block {
 
     pub(crate) fn is_urgent(&self) -> bool {
         self.urgent
+    }
+
+    /// The worst level of its records.
+    pub(crate) fn worst(&self) -> Option<Level> {
+        self.lines.iter().filter_map(|line| line.record).map(|(level, _)| level).min()
     }
 
     pub(crate) fn clear(&mut self) {
@@ -135,10 +147,24 @@ mod tests {
         let mut block = Block::default();
         let mut stamps = Stamps::default();
         for (number, (body, level)) in (1..).zip(bodies) {
-            let tail = format!(" | {body}\n");
-            let frame =
-                Frame { level: *level, micros: 0, number, head: b"t", tail: tail.as_bytes(), text_bytes: 0 };
-            block.push(&mut stamps, &frame, 3, true);
+            let frame = Frame {
+                level: *level,
+                micros: 0,
+                number,
+                target: "t",
+                file: None,
+                line: None,
+                fields: "",
+                message: body,
+                cut: 0,
+                failed: false,
+                bytes: 0,
+            };
+            block.push(
+                &mut stamps,
+                &frame,
+                From { label: "main", lane: 3, numbered: true, record_bytes_max: 8192 },
+            );
         }
         block
     }

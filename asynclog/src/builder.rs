@@ -1,8 +1,9 @@
 //! The builder: a log's settings, checked, and its start.
 
 use std::fmt;
-use std::io::Write;
-use std::path::{self, PathBuf};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{self, Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -27,7 +28,8 @@ use crate::sink::Sink;
 use crate::stats::Counters;
 use crate::writer::FileWriter;
 use crate::{
-    AsyncLog, FlushConfig, Guard, LogError, Overflow, RollConfig, caller, panic_hook, shared, stamp,
+    AsyncLog, FlushConfig, Guard, LogError, Overflow, RollConfig, SyncPolicy, caller, panic_hook, shared,
+    stamp,
 };
 
 /// Settings of a log; [`install`](Self::install) or [`build`](Self::build) starts it.
@@ -58,6 +60,8 @@ pub struct Builder {
     overflow: Overflow,
     roll: Option<RollConfig>,
     sealed: bool,
+    sync: SyncPolicy,
+    link: Option<PathBuf>,
     shutdown_timeout: Duration,
 }
 
@@ -86,6 +90,8 @@ impl Builder {
             overflow: Overflow::Drop,
             roll: None,
             sealed: true,
+            sync: SyncPolicy::Never,
+            link: None,
             shutdown_timeout: SHUTDOWN_MAX,
         }
     }
@@ -152,9 +158,22 @@ impl Builder {
         self
     }
 
-    /// Rolls the file by size. Default: never. Only regular files are rolled.
+    /// Rolls the file by size and time. Default: never. Only regular files are rolled.
     pub fn roll(mut self, roll: RollConfig) -> Self {
         self.roll = Some(roll);
+        self
+    }
+
+    /// When the file is synced to the disk. Default [`SyncPolicy::Never`].
+    pub fn sync(mut self, policy: SyncPolicy) -> Self {
+        self.sync = policy;
+        self
+    }
+
+    /// Makes a symbolic link to the file at start, in place of one that is there: for who looks for the log in one place, wherever it is. Unix only; elsewhere it is
+    /// an error.
+    pub fn link(mut self, link: impl Into<PathBuf>) -> Self {
+        self.link = Some(link.into());
         self
     }
 
@@ -194,6 +213,9 @@ impl Builder {
         let id = shared::next_id();
         let seal =
             self.sealed.then(|| Seal::new(format!("{:x}-{:x}-{id:x}", stamp::now_micros(), process::id())));
+        if let (Some(link), Target::File(path)) = (&self.link, &self.target) {
+            make_link(path, link).map_err(|source| LogError::Open { path: link.clone(), source })?;
+        }
         let sink = self.target.open(self.roll, seal)?;
         let flush = FlushConfig {
             interval: self.flush.interval.min(INTERVAL_MAX),
@@ -238,7 +260,7 @@ impl Builder {
             lanes: Vec::new(),
             progress: Progress::default(),
         };
-        let writer = FileWriter::new(Arc::clone(&shared), to_write, emptied, sink, ending);
+        let writer = FileWriter::new(Arc::clone(&shared), to_write, emptied, sink, self.sync, ending);
         // If the second thread cannot be started, the first one sees its channel close and ends.
         let writing = start("log-writer", || writer.run())?;
         let collecting = start("log", || collector.run())?;
@@ -298,6 +320,24 @@ impl fmt::Debug for Target {
     }
 }
 
+/// Replaces what is there, if it is a link, in one step.
+#[cfg(unix)]
+fn make_link(path: &Path, link: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(link).is_ok_and(|meta| !meta.is_symlink()) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let mut new = link.as_os_str().to_owned();
+    new.push(format!(".new-{}", process::id()));
+    let _ = fs::remove_file(&new);
+    std::os::unix::fs::symlink(path::absolute(path)?, &new)?;
+    fs::rename(&new, link)
+}
+
+#[cfg(not(unix))]
+fn make_link(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LogError> {
     let inside = || {
         caller::mark_inside();
@@ -318,7 +358,7 @@ mod tests {
             Builder::new().thread_buffer(usize::MAX),
             Builder::new().record_bytes(10),
             Builder::new().flush(zero),
-            Builder::new().roll(RollConfig { bytes_max: 0, keep: 1 }),
+            Builder::new().roll(RollConfig { bytes_max: 0, keep: 1, ..RollConfig::default() }),
         ] {
             assert!(matches!(builder.build(), Err(LogError::Config { .. })));
         }

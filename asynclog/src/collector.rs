@@ -8,12 +8,12 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, select};
 
 use crate::barrier::Barrier;
-use crate::block::{self, Block};
+use crate::block::{self, Block, From};
 use crate::config::FlushConfig;
 use crate::frame::Frame;
 use crate::lane::LaneReader;
 use crate::lost::{RANGES_PER_LINE, told_line};
-use crate::shared::{Shared, line_bytes};
+use crate::shared::Shared;
 use crate::stamp::Stamps;
 use crate::writer::Job;
 
@@ -60,7 +60,8 @@ struct Round {
 struct Found {
     /// The time by which it is ordered; within a lane it never decreases.
     at: i64,
-    lane: u32,
+    /// The lane's place among all.
+    lane_at: usize,
     start: usize,
 }
 
@@ -127,7 +128,7 @@ impl Collector {
         for found in &round.found {
             let frame = round.arena.get(found.start..).and_then(Frame::split);
             if let Some((frame, _)) = frame {
-                self.take(&frame, found.lane);
+                self.take(&frame, found.lane_at);
             }
         }
         round.arena.clear();
@@ -139,13 +140,13 @@ impl Collector {
     /// Empties all lanes into the round, and orders what was found by time.
     fn look(&mut self, round: &mut Round) {
         let mut lanes_found = 0;
-        for lane in &mut self.lanes {
+        for (lane_at, lane) in self.lanes.iter_mut().enumerate() {
             let mut start = round.arena.len();
             lane.take_into(&mut round.arena);
             lanes_found += usize::from(round.arena.len() > start);
             while let Some((frame, rest)) = round.arena.get(start..).and_then(Frame::split) {
                 let behind = round.arena.len() - rest.len();
-                round.found.push(Found { at: lane.note(&frame), lane: lane.state.number, start });
+                round.found.push(Found { at: lane.note(&frame), lane_at, start });
                 start = behind;
             }
             self.progress.unsaid |= lane.has_gaps();
@@ -156,14 +157,22 @@ impl Collector {
         }
     }
 
-    fn take(&mut self, frame: &Frame<'_>, lane: u32) {
+    fn take(&mut self, frame: &Frame<'_>, lane_at: usize) {
+        let Some(lane) = self.lanes.get(lane_at) else { return };
+        let state = &lane.state;
+        let from = From {
+            label: &state.label,
+            lane: state.number,
+            numbered: self.numbered,
+            record_bytes_max: self.shared.record_bytes_max,
+        };
         let now = &mut self.progress;
         if now.due.is_none() {
             now.due = Some(block::due_at(frame.micros, self.flush.interval));
         }
-        now.block.push(&mut now.stamps, frame, lane, self.numbered);
+        now.block.push(&mut now.stamps, frame, from);
         now.records += 1;
-        now.bytes += line_bytes(frame.text_bytes) as u64;
+        now.bytes += frame.bytes as u64;
         if now.records >= self.flush.records as u64 || now.bytes >= self.flush.bytes as u64 {
             self.hand_over();
         }

@@ -51,13 +51,46 @@ pub enum Overflow {
 pub struct RollConfig {
     /// A file does not grow over this, but for the line that ends it, and for a single line longer than it. Default 64 MiB.
     pub bytes_max: u64,
+    /// A file does not go on into the next hour or day, which the next record finds out. Default none.
+    pub every: Option<RollEvery>,
     /// So many rolled files are kept beside the current one, the oldest are deleted. Default 8.
     pub keep: usize,
+    /// Rolled files that were written to longer ago are deleted when the next is rolled. Default none.
+    pub keep_for: Option<Duration>,
+    /// Rolled files have no more bytes together, the oldest are deleted. Default none.
+    pub keep_bytes: Option<u64>,
+}
+
+/// The time that one file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RollEvery {
+    /// An hour.
+    Hour,
+    /// A day of UTC.
+    Day,
+    /// A day of the machine's time zone.
+    LocalDay,
+}
+
+/// When the file is made to survive a crash of the machine, by `fdatasync`. Without it, it survives that of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncPolicy {
+    /// When the operating system likes.
+    #[default]
+    Never,
+    /// Before a barrier is confirmed.
+    Barrier,
+    /// As `Barrier`, and behind each block with a record of this level or a worse one.
+    Level(log::Level),
+    /// As `Barrier`, and so long after the first block that is not synced.
+    Interval(Duration),
 }
 
 impl Default for RollConfig {
     fn default() -> Self {
-        Self { bytes_max: 64 * 1024 * 1024, keep: 8 }
+        Self { bytes_max: 64 * 1024 * 1024, every: None, keep: 8, keep_for: None, keep_bytes: None }
     }
 }
 
@@ -74,8 +107,8 @@ pub(crate) const RECORD_BYTES: usize = 8 * 1024;
 pub(crate) const RECORD_BYTES_MIN: usize = 256;
 /// A formatting buffer that grew beyond this is given back, so that a few long messages do not stay in memory.
 pub(crate) const FRAME_BYTES_KEPT: usize = 4096;
-/// The note that a message was cut stands beyond the longest line, with a frame around both.
-pub(crate) const FRAME_EXTRA_BYTES: usize = 128;
+/// What a frame has beside the text.
+pub(crate) const FRAME_EXTRA_BYTES: usize = 64;
 /// A block is handed over at this size, whatever the flush settings say.
 pub(crate) const BLOCK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Blocks between the log thread and the file-writer: one being written, a few ready.

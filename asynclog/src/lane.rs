@@ -231,9 +231,9 @@ mod tests {
     use super::*;
 
     fn frame(text: &str) -> Vec<u8> {
-        let mut frame = frame::begin();
-        frame.extend_from_slice(text.as_bytes());
-        frame::finish(&mut frame, Level::Info, 0, 5);
+        let mut frame = vec![0; frame::HEAD];
+        let args = format_args!("{text}");
+        crate::line::compose(&mut frame, &log::Record::builder().args(args).build(), 8192);
         frame
     }
 

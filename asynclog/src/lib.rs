@@ -30,7 +30,7 @@
 //! call, rolls the file, reopens it when it was removed. A block is written as soon as one of these holds:
 //! [`FlushConfig::records`], [`FlushConfig::bytes`], [`FlushConfig::interval`] since its oldest record, a record of level error,
 //! [`Guard::barrier`], a panic, the drop of the [`Guard`]. *Written* means given to the operating system: it survives the end of the
-//! process, however that comes, but there is no `fsync`.
+//! process, however that comes; that of the machine only as [`SyncPolicy`] says.
 //!
 //! `kill -9`, `abort` and [`std::process::exit`] lose what is not written yet: at most what the flush settings say, as
 //! long as the disk keeps up.
@@ -66,6 +66,7 @@ mod log_file;
 mod lost;
 mod panic_hook;
 mod pending;
+mod period;
 mod ranges;
 mod rolled;
 mod seal;
@@ -79,7 +80,7 @@ mod writer;
 pub use async_log::AsyncLog;
 pub use builder::Builder;
 pub use caller::mark_loop_thread;
-pub use config::{FlushConfig, Overflow, RollConfig};
+pub use config::{FlushConfig, Overflow, RollConfig, RollEvery, SyncPolicy};
 pub use error::LogError;
 pub use guard::Guard;
 pub use stats::{LevelCounts, LogStats};

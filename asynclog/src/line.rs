@@ -6,28 +6,80 @@ use log::{Level, Record};
 
 use crate::caller;
 use crate::config::RECORD_BYTES;
-use crate::stamp::{STAMP_BYTES, Stamps, now_micros};
+use crate::frame::{self, Frame, Header};
+#[cfg(test)]
+use crate::stamp::STAMP_BYTES;
+use crate::stamp::{Stamps, now_micros};
 
 /// The target of what the log says of itself.
 pub(crate) const OWN_TARGET: &str = "asynclog";
 
 /// What the log thread puts before the text: the time, ` I `.
-pub(crate) const PREFIX_BYTES: usize = STAMP_BYTES + 3;
+#[cfg(test)]
+const PREFIX_BYTES: usize = STAMP_BYTES + 3;
 
-/// Appends `thread target file:line | message\n` and says where ` | ` begins, counted from its own start; what would make `out` longer than `bytes_max`
-/// is cut from the end, which then says so.
-pub(crate) fn push_body(out: &mut Vec<u8>, record: &Record<'_>, bytes_max: usize) -> usize {
-    let start = out.len();
+/// Appends a record to a frame that holds only its head, as it is; what would make the frame longer than `bytes_max` is cut from the end of the message.
+/// Then fills in the head.
+pub(crate) fn compose(frame: &mut Vec<u8>, record: &Record<'_>, bytes_max: usize) {
+    let target = start_of(record.target(), bytes_max.saturating_sub(frame.len()));
+    frame.extend_from_slice(target.as_bytes());
+    let file = record.file().map(|file| start_of(file, bytes_max.saturating_sub(frame.len())));
+    frame.extend_from_slice(file.unwrap_or_default().as_bytes());
+    let mut message = Raw { out: frame, bytes_max, cut: 0 };
+    let failed = message.write_fmt(*record.args()).is_err();
+    let header = Header {
+        level: record.level(),
+        micros: now_micros(),
+        target_bytes: target.len(),
+        file_bytes: file.map(str::len),
+        line: record.line(),
+        fields_bytes: 0,
+        cut: message.cut,
+        failed,
+    };
+    header.write(frame);
+}
+
+fn start_of(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default()
+}
+
+/// Appends `thread target file:line | message\n`, with ` #lane.number` before ` | ` for a record that bears one. What would make it longer than `bytes_max`,
+/// the number apart, is cut from the end, which then says so.
+pub(crate) fn push_text(
+    out: &mut Vec<u8>,
+    label: &str,
+    frame: &Frame<'_>,
+    lane: Option<u32>,
+    bytes_max: usize,
+) {
+    let bytes_max = out.len().saturating_add(bytes_max);
     let mut text = Escaper { out, bytes_max, cut: 0, spaces: false };
-    caller::with_label(|label| text.field(label));
+    text.field(label);
     text.raw(" ");
-    text.field(if record.target().is_empty() { "-" } else { record.target() });
+    text.field(if frame.target.is_empty() { "-" } else { frame.target });
     text.raw(" ");
-    text.place(record);
-    let head_bytes = text.out.len() - start;
+    text.place(frame);
+    if !frame.fields.is_empty() {
+        text.raw(" ");
+        text.raw(frame.fields);
+    }
+    if let Some(lane) = lane {
+        let before = text.out.len();
+        push_number(text.out, lane, frame.number);
+        text.bytes_max += text.out.len() - before;
+    }
     text.raw(" | ");
-    text.message(*record.args());
-    head_bytes
+    text.message(frame);
+}
+
+/// The same for a record of the current thread.
+fn push_body(out: &mut Vec<u8>, record: &Record<'_>, bytes_max: usize) {
+    let mut bytes = vec![0; frame::HEAD];
+    compose(&mut bytes, record, frame::HEAD + bytes_max);
+    if let Some((frame, _)) = Frame::split(&bytes) {
+        caller::with_label(|label| push_text(out, label, &frame, None, bytes_max));
+    }
 }
 
 /// Appends the time and the level's letter.
@@ -50,8 +102,11 @@ pub(crate) fn push_number(out: &mut Vec<u8>, lane: u32, number: u64) {
     push_decimal(out, number);
 }
 
+/// The digits of the largest number.
+const DECIMAL_BYTES: usize = 20;
+
 fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
+    let mut digits = [0; DECIMAL_BYTES];
     let mut begin = digits.len();
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
@@ -67,9 +122,8 @@ fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
 /// Appends a whole line of the log about itself.
 pub(crate) fn push_notice(out: &mut Vec<u8>, stamps: &mut Stamps, level: Level, text: &str) {
     push_prefix(out, stamps, now_micros(), level);
-    let room = out.len() + RECORD_BYTES;
     let args = format_args!("{text}");
-    push_body(out, &Record::builder().target(OWN_TARGET).args(args).build(), room);
+    push_body(out, &Record::builder().target(OWN_TARGET).args(args).build(), RECORD_BYTES);
 }
 
 /// Writes text with all that is not harmless escaped, up to a length.
@@ -88,24 +142,28 @@ impl Escaper<'_> {
         self.escaped(text);
     }
 
-    fn place(&mut self, record: &Record<'_>) {
-        let Some(path) = record.file() else { return self.raw("-") };
-        let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
-        self.field(name);
-        if let Some(line) = record.line() {
-            let _ = write!(self, ":{line}");
+    fn place(&mut self, frame: &Frame<'_>) {
+        let Some(path) = frame.file else { return self.raw("-") };
+        let name = memchr::memrchr2(b'/', b'\\', path.as_bytes()).and_then(|at| path.get(at + 1..));
+        self.field(name.unwrap_or(path));
+        if let Some(line) = frame.line {
+            let mut digits = Vec::with_capacity(DECIMAL_BYTES);
+            push_decimal(&mut digits, u64::from(line));
+            self.raw(":");
+            self.raw(std::str::from_utf8(&digits).unwrap_or_default());
         }
     }
 
-    fn message(&mut self, args: fmt::Arguments<'_>) {
+    fn message(&mut self, frame: &Frame<'_>) {
         self.spaces = true;
-        let failed = self.write_fmt(args).is_err();
+        self.escaped(frame.message);
+        self.cut += frame.cut;
         if self.cut > 0 {
             // Past the limit, so that a reader always learns it.
             let note = format!("...[{} bytes cut]", self.cut);
             self.out.extend_from_slice(note.as_bytes());
         }
-        if failed {
+        if frame.failed {
             self.out.extend_from_slice(b"[its formatting failed]");
         }
         self.out.push(b'\n');
@@ -133,9 +191,14 @@ impl Escaper<'_> {
     }
 
     fn escaped(&mut self, text: &str) {
+        let from = if self.spaces { b' ' } else { b'!' };
+        // Most text is plain, and this loop has no branch to predict.
+        let plain = text.bytes().fold(true, |plain, byte| plain & (byte.wrapping_sub(from) < 0x7f - from));
+        if plain {
+            return self.plain(text);
+        }
         let mut rest = text;
         while !rest.is_empty() {
-            let from = if self.spaces { b' ' } else { b'!' };
             let run = rest.bytes().take_while(|byte| (from..0x7f).contains(byte)).count();
             let (plain, behind) = rest.split_at_checked(run).unwrap_or((rest, ""));
             self.plain(plain);
@@ -164,9 +227,25 @@ impl Escaper<'_> {
     }
 }
 
-impl Write for Escaper<'_> {
+/// Takes a message as it is, up to a length.
+struct Raw<'a> {
+    out: &'a mut Vec<u8>,
+    bytes_max: usize,
+    /// Bytes that had no room.
+    cut: usize,
+}
+
+impl Write for Raw<'_> {
+    #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.escaped(text);
+        let room = self.bytes_max.saturating_sub(self.out.len());
+        if text.len() <= room && self.cut == 0 {
+            self.out.extend_from_slice(text.as_bytes());
+            return Ok(());
+        }
+        let fits = if self.cut > 0 { "" } else { start_of(text, room) };
+        self.out.extend_from_slice(fits.as_bytes());
+        self.cut += text.len() - fits.len();
         Ok(())
     }
 }

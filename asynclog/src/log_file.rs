@@ -3,11 +3,13 @@
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::RollConfig;
+use crate::period::period;
 use crate::rolled;
 use crate::seal::Seal;
+use crate::stamp;
 
 /// How long a failed roll is not tried again; the file grows meanwhile.
 const ROLL_RETRY: Duration = Duration::from_secs(10);
@@ -67,6 +69,8 @@ struct OpenFile {
     size: u64,
     /// Where its first record is, if it is ours from the beginning.
     start: u64,
+    /// When it was written to first, as far as is known, in microseconds since 1970.
+    since: i64,
     /// Only a regular file is rolled: `/dev/null` and pipes are not.
     regular: bool,
 }
@@ -75,7 +79,13 @@ impl OpenFile {
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().append(true).create(true).open(path)?;
         let meta = file.metadata()?;
-        Ok(Self { file, id: FileId::of(&meta), size: meta.len(), start: 0, regular: meta.is_file() })
+        let since = if meta.len() == 0 { stamp::now_micros() } else { modified(&meta) };
+        Ok(Self { file, id: FileId::of(&meta), size: meta.len(), start: 0, since, regular: meta.is_file() })
+    }
+
+    /// Its hour or day is over. A clock that is stepped back ends none.
+    fn is_outlived(&self, roll: RollConfig) -> bool {
+        roll.every.is_some_and(|every| period(every, stamp::now_micros()) > period(every, self.since))
     }
 
     /// A crash can leave half a line at the end; it must not become the beginning of ours.
@@ -186,6 +196,7 @@ impl LogFile {
     fn portion(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(roll) = self.roll else { return Ok(bytes.len()) };
         let fitting = match &self.open {
+            Some(open) if open.regular && open.is_outlived(roll) => 0,
             Some(open) if open.regular => fitting(bytes, roll.bytes_max.saturating_sub(open.size)),
             _ => return Ok(bytes.len()),
         };
@@ -221,7 +232,7 @@ impl LogFile {
         self.roll_after = None;
         self.open = None;
         self.open = Some(OpenFile::open(&self.path)?);
-        if let Err(error) = rolled::prune(&self.path, roll.keep) {
+        if let Err(error) = rolled::prune(&self.path, &roll, SystemTime::now()) {
             self.trouble = Some(format!("cannot delete old log files: {error}"));
         }
         Ok(true)
@@ -248,6 +259,14 @@ impl LogFile {
     /// Ends the file. It may be written again, which begins another part.
     pub(crate) fn finish(&mut self) {
         self.close_sealed();
+    }
+
+    /// Makes what is written survive a crash of the machine.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        match &self.open {
+            Some(open) if open.regular => open.file.sync_data(),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn run(&self) -> Option<&str> {
@@ -298,6 +317,12 @@ impl LogFile {
     }
 }
 
+/// When a file was written to last, in microseconds since 1970.
+fn modified(meta: &Metadata) -> i64 {
+    let since = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or_else(stamp::now_micros)
+}
+
 /// The length of the longest run of whole lines that fits.
 fn fitting(bytes: &[u8], room: u64) -> usize {
     let room = usize::try_from(room).unwrap_or(usize::MAX);
@@ -317,6 +342,7 @@ fn fitting_or(bytes: &[u8], room: u64, otherwise: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RollEvery;
 
     fn write_all(file: &mut LogFile, mut bytes: &[u8]) {
         file.prepare().unwrap();
@@ -345,7 +371,7 @@ mod tests {
     #[test]
     fn a_block_is_divided_over_files_between_lines() {
         let dir = tempfile::tempdir().unwrap();
-        let roll = RollConfig { bytes_max: 8, keep: 9 };
+        let roll = RollConfig { bytes_max: 8, keep: 9, ..RollConfig::default() };
         let mut file = LogFile::open(dir.path().join("a.log"), Some(roll), None).unwrap();
         write_all(&mut file, b"aaa\nbbb\nccc\nlonger than a file\nd\n");
         write_all(&mut file, b"e\n");
@@ -356,7 +382,7 @@ mod tests {
     #[test]
     fn old_rolled_files_are_deleted() {
         let dir = tempfile::tempdir().unwrap();
-        let roll = RollConfig { bytes_max: 4, keep: 2 };
+        let roll = RollConfig { bytes_max: 4, keep: 2, ..RollConfig::default() };
         let mut file = LogFile::open(dir.path().join("a.log"), Some(roll), None).unwrap();
         write_all(&mut file, b"aaa\nbbb\nccc\nddd\neee\n");
         assert_eq!(contents(dir.path()), ["ccc\n", "ddd\n", "eee\n"]);
@@ -416,7 +442,7 @@ mod tests {
     fn a_roll_that_fails_leaves_the_file_growing_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let roll = RollConfig { bytes_max: 4, keep: 2 };
+        let roll = RollConfig { bytes_max: 4, keep: 2, ..RollConfig::default() };
         let mut file = LogFile::open(path.clone(), Some(roll), None).unwrap();
         file.roll_failed(&io::Error::other("no"));
         write_all(&mut file, b"aaa\nbbb\n");
@@ -426,9 +452,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_another_day_is_rolled_before_the_next_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        fs::write(&path, "yesterday\n").unwrap();
+        let yesterday = SystemTime::now() - Duration::from_secs(24 * 3600);
+        File::options().write(true).open(&path).unwrap().set_modified(yesterday).unwrap();
+        for every in [RollEvery::Day, RollEvery::LocalDay] {
+            let roll = RollConfig { every: Some(every), ..RollConfig::default() };
+            let mut file = LogFile::open(path.clone(), Some(roll), None).unwrap();
+            write_all(&mut file, b"today\n");
+        }
+        assert_eq!(contents(dir.path()), ["yesterday\n", "today\ntoday\n"]);
+    }
+
+    #[test]
     fn two_writers_that_roll_one_file_lose_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let roll = RollConfig { bytes_max: 40, keep: 1000 };
+        let roll = RollConfig { bytes_max: 40, keep: 1000, ..RollConfig::default() };
         let path = dir.path().join("a.log");
         let open = || LogFile::open(path.clone(), Some(roll), None).unwrap();
         let (mut one, mut two) = (open(), open());

@@ -4,7 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use crate::config::RollConfig;
 use crate::stamp;
 
 const STAMP_BYTES: usize = "20260923T101504".len();
@@ -77,12 +79,24 @@ fn rename_onto(path: &Path, target: PathBuf) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Deletes the oldest rolled files beyond `keep`.
-pub(crate) fn prune(path: &Path, keep: usize) -> io::Result<()> {
+/// Deletes the oldest rolled files, as many as the settings do not let stay.
+pub(crate) fn prune(path: &Path, roll: &RollConfig, now: SystemTime) -> io::Result<()> {
     let mut files = list(path)?;
     files.sort();
-    let surplus = files.len().saturating_sub(keep);
-    for (_, file) in files.into_iter().take(surplus) {
+    files.reverse();
+    let (mut kept, mut bytes) = (0, 0_u64);
+    for (_, file) in files {
+        // A file that is gone meanwhile is none to be kept.
+        let Ok(meta) = fs::metadata(&file) else { continue };
+        let age = meta.modified().ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default();
+        bytes = bytes.saturating_add(meta.len());
+        let stays = kept < roll.keep
+            && roll.keep_for.is_none_or(|longest| age <= longest)
+            && roll.keep_bytes.is_none_or(|most| bytes <= most);
+        if stays {
+            kept += 1;
+            continue;
+        }
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -111,6 +125,7 @@ fn list(path: &Path) -> io::Result<Vec<(Suffix, PathBuf)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const NOW: i64 = 1_790_158_504_000_000;
 
@@ -189,7 +204,7 @@ mod tests {
         ] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
-        prune(&path, 1).unwrap();
+        prune(&path, &RollConfig { keep: 1, ..RollConfig::default() }, SystemTime::now()).unwrap();
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -199,5 +214,26 @@ mod tests {
             left,
             ["a.log", "a.log.20260923T101504.000010", "a.log.gz", "b.log.20260923T101504.000001"]
         );
+    }
+
+    #[test]
+    fn age_and_bytes_limit_what_stays_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let names: Vec<_> =
+            (1..=6).map(|n| dir.path().join(format!("a.log.20260923T101504.{n:06}"))).collect();
+        for name in &names {
+            fs::write(name, "12345").unwrap();
+        }
+        let now = SystemTime::now();
+        let hour = Duration::from_secs(3600);
+        for old in &names[..2] {
+            File::options().write(true).open(old).unwrap().set_modified(now - 2 * hour).unwrap();
+        }
+        let there = || names.iter().map(|name| name.exists()).collect::<Vec<_>>();
+        prune(&path, &RollConfig { keep_for: Some(hour), ..RollConfig::default() }, now).unwrap();
+        assert_eq!(there(), [false, false, true, true, true, true]);
+        prune(&path, &RollConfig { keep_bytes: Some(14), ..RollConfig::default() }, now).unwrap();
+        assert_eq!(there(), [false, false, false, false, true, true]);
     }
 }

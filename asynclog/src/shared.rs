@@ -97,21 +97,20 @@ impl Shared {
             _ => None,
         };
         // A full buffer costs a caller that will not wait no formatting.
-        let refused = may_wait.is_none()
-            && self.with_lane(|lane| {
-                let full = !lane.has_room(LANE_BYTES_MIN);
-                if full {
-                    self.refuse(lane, level);
-                }
-                full
-            }) == Some(true);
-        if refused {
+        let refused = self.with_lane(|lane| {
+            let full = may_wait.is_none() && !lane.has_room(LANE_BYTES_MIN);
+            if full {
+                self.refuse(lane, level);
+            }
+            full
+        });
+        if refused == Some(true) {
             return;
         }
+        // Taken, not borrowed: what is formatted may log.
         let mut frame = CALLER.try_with(|caller| caller.frame.take()).unwrap_or_default();
         frame.resize(frame::HEAD, 0);
-        let head_bytes = line::push_body(&mut frame, record, frame::HEAD + self.record_bytes_max);
-        frame::finish(&mut frame, level, head_bytes, stamp::now_micros());
+        line::compose(&mut frame, record, frame::HEAD + self.record_bytes_max);
         self.with_lane(|lane| self.deliver(lane, &mut frame, level, may_wait));
         frame.clear();
         if frame.capacity() <= FRAME_BYTES_KEPT {
@@ -126,7 +125,7 @@ impl Shared {
             return self.refuse(lane, level);
         }
         // Counted before it is there, see `Pending`.
-        let wake = self.pending.add(line_bytes(frame.len() - frame::HEAD));
+        let wake = self.pending.add(frame.len());
         let half_full = lane.push(frame);
         if wake || half_full || level == Level::Error {
             self.kick();
@@ -250,9 +249,4 @@ impl Shared {
     fn closed_or(&self, timeout: Duration) -> LogError {
         if self.gone.load(Ordering::SeqCst) { LogError::Closed } else { LogError::Timeout(timeout) }
     }
-}
-
-/// The bytes of a line, but for its number: as counted for a flush.
-pub(crate) fn line_bytes(text_bytes: usize) -> usize {
-    line::PREFIX_BYTES + text_bytes
 }

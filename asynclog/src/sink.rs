@@ -75,6 +75,13 @@ impl Sink {
         }
     }
 
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.sync(),
+            Self::Stderr | Self::Any(_) | Self::Broken => Ok(()),
+        }
+    }
+
     /// Nothing more will be written.
     pub(crate) fn finish(&mut self) {
         if let Self::File(file) = self {

@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::Level;
 
 use crate::barrier::Barrier;
 use crate::block::Block;
-use crate::config::{HELD_BYTES_MAX, HELD_RESERVE_BYTES, RETRY_MAX, RETRY_MIN};
+use crate::config::{HELD_BYTES_MAX, HELD_RESERVE_BYTES, RETRY_MAX, RETRY_MIN, SyncPolicy};
 use crate::log_file::Continuity;
 use crate::lost::{Lost, RANGES_PER_LINE, told_line};
 use crate::seal::ENDED;
@@ -36,6 +37,9 @@ pub(crate) struct FileWriter {
     /// Emptied blocks back to the log thread.
     spare: Sender<Block>,
     sink: Sink,
+    sync: SyncPolicy,
+    /// When it wants the file synced.
+    sync_at: Option<Instant>,
     /// Not yet written, oldest first; of the first one, `done` bytes are written.
     held: VecDeque<Block>,
     held_bytes: usize,
@@ -65,6 +69,7 @@ impl FileWriter {
         jobs: Receiver<Job>,
         spare: Sender<Block>,
         sink: Sink,
+        sync: SyncPolicy,
         ended: Sender<()>,
     ) -> Self {
         Self {
@@ -72,6 +77,8 @@ impl FileWriter {
             jobs,
             spare,
             sink,
+            sync,
+            sync_at: None,
             held: VecDeque::new(),
             held_bytes: 0,
             done: 0,
@@ -94,11 +101,11 @@ impl FileWriter {
                     }
                 }
                 Ok(Job::Barrier(barrier)) => {
-                    let result = self.attempt();
+                    let result = self.attempt().and_then(|()| self.confirm());
                     // Nobody waits any more when the barrier's time was over.
                     let _ = barrier.done.send(result);
                 }
-                Err(RecvTimeoutError::Timeout) => drop(self.attempt()),
+                Err(RecvTimeoutError::Timeout) => drop(self.attempt().and_then(|()| self.sync_if_due())),
                 Err(RecvTimeoutError::Disconnected) => {
                     let _ = self.attempt();
                     return self.end();
@@ -108,8 +115,9 @@ impl FileWriter {
     }
 
     fn next_job(&self) -> Result<Job, RecvTimeoutError> {
-        match &self.outage {
-            Some(outage) => self.jobs.recv_deadline(outage.retry_at),
+        let at = self.outage.as_ref().map(|outage| outage.retry_at).into_iter().chain(self.sync_at).min();
+        match at {
+            Some(at) => self.jobs.recv_deadline(at),
             None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
@@ -178,7 +186,37 @@ impl FileWriter {
         }
         self.sink.flush()?;
         self.shared.counters.flushes.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+        self.sync_if_due()
+    }
+
+    /// Before a barrier is confirmed.
+    fn confirm(&mut self) -> io::Result<()> {
+        if self.sync == SyncPolicy::Never { Ok(()) } else { self.sync_now() }
+    }
+
+    fn sync_if_due(&mut self) -> io::Result<()> {
+        if self.sync_at.is_some_and(|at| at <= Instant::now()) { self.sync_now() } else { Ok(()) }
+    }
+
+    fn sync_now(&mut self) -> io::Result<()> {
+        self.sync_at = None;
+        let result = self.sink.sync();
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        result
+    }
+
+    /// What the policy wants behind this block.
+    fn plan_sync(&mut self, worst: Option<Level>) {
+        let now = Instant::now();
+        match self.sync {
+            SyncPolicy::Level(level) if worst.is_some_and(|worst| worst <= level) => self.sync_at = Some(now),
+            SyncPolicy::Interval(interval) if self.sync_at.is_none() => {
+                self.sync_at = now.checked_add(interval);
+            }
+            _ => {}
+        }
     }
 
     fn write_held(&mut self) -> io::Result<()> {
@@ -189,6 +227,7 @@ impl FileWriter {
             self.shared.counters.written.fetch_add(block.records() as u64, Ordering::SeqCst);
             self.done = 0;
             if let Some(block) = self.held.pop_front() {
+                self.plan_sync(block.worst());
                 self.held_bytes -= block.bytes().len();
                 self.give_back(block);
             }
@@ -262,6 +301,7 @@ impl FileWriter {
         }
         if self.outage.is_none() {
             self.sink.finish();
+            let _ = self.confirm();
         }
     }
 

@@ -36,7 +36,7 @@ fn verify(dir: &Path) -> VerifyReport {
 
 /// A log of four threads over many files.
 fn rolled_log(dir: &Path) {
-    let roll = RollConfig { bytes_max: 4000, keep: 10_000 };
+    let roll = RollConfig { bytes_max: 4000, keep: 10_000, ..RollConfig::default() };
     let overflow = Overflow::Block { at_most: LONG };
     let (log, guard) = Builder::new().file(dir.join("a.log")).roll(roll).overflow(overflow).build().unwrap();
     thread::scope(|scope| {

@@ -16,19 +16,26 @@ use crate::child::Job;
 use crate::subject::Subject;
 
 /// The moment is drawn from the time between these, after the first record.
-const LIFE_MS: std::ops::Range<u64> = 1..80;
+const LIFE_MS: std::ops::Range<u64> = 1..250;
 /// A child that does not come so far has failed.
 const START_MAX: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Logs for ever, and after each record writes down, in one system call, how many it has logged.
+/// A busy server, and a pace that a disk keeps up with.
+const GAP: Duration = Duration::from_micros(50);
+
+/// Logs 20,000 records a second for ever, and after each writes down, in one system call, how many it has logged.
 pub(crate) fn child(folder: &Path) -> Result<Value, Failure> {
     let counts = File::create(folder.join("logged"))?;
     let _guard = asynclog::Builder::new().file(folder.join("a.log")).install()?;
     for n in 1_u64.. {
         log::info!("conversation {} has {} members after {} us", n, n & 63, n % 977);
         counts.write_all_at(&n.to_le_bytes(), 0)?;
+        let until = Instant::now() + GAP;
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
     }
     Ok(Value::Null)
 }
