@@ -22,14 +22,15 @@ use crate::config::{
 use crate::filter::{Filter, LiveFilter};
 use crate::log_file::LogFile;
 use crate::pending::Pending;
+use crate::rate::Rates;
 use crate::seal::Seal;
 use crate::shared::{Lanes, Shared};
 use crate::sink::Sink;
 use crate::stats::Counters;
 use crate::writer::FileWriter;
 use crate::{
-    AsyncLog, FlushConfig, Guard, LogError, Overflow, RollConfig, SyncPolicy, caller, panic_hook, shared,
-    stamp,
+    AsyncLog, FlushConfig, Guard, LogError, Overflow, RateLimit, RollConfig, SyncPolicy, caller, panic_hook,
+    shared, stamp,
 };
 
 /// Settings of a log; [`install`](Self::install) or [`build`](Self::build) starts it.
@@ -60,6 +61,7 @@ pub struct Builder {
     overflow: Overflow,
     roll: Option<RollConfig>,
     sealed: bool,
+    rate: Option<RateLimit>,
     sync: SyncPolicy,
     link: Option<PathBuf>,
     shutdown_timeout: Duration,
@@ -90,6 +92,7 @@ impl Builder {
             overflow: Overflow::Drop,
             roll: None,
             sealed: true,
+            rate: None,
             sync: SyncPolicy::Never,
             link: None,
             shutdown_timeout: SHUTDOWN_MAX,
@@ -164,6 +167,13 @@ impl Builder {
         self
     }
 
+    /// Limits what each place of the program may log. What is suppressed is counted in [`LogStats::suppressed`](crate::LogStats::suppressed), and the place's next record
+    /// says how much it was. Default: no limit.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate = Some(limit);
+        self
+    }
+
     /// When the file is synced to the disk. Default [`SyncPolicy::Never`].
     pub fn sync(mut self, policy: SyncPolicy) -> Self {
         self.sync = policy;
@@ -234,6 +244,7 @@ impl Builder {
             id,
             filter: LiveFilter::new(filter),
             counters: Counters::default(),
+            rates: self.rate.map(Rates::new),
             overflow: self.overflow,
             record_bytes_max: self.record_bytes.min(longest),
             lane_bytes: self.lane_bytes,
@@ -279,6 +290,9 @@ impl Builder {
         let wrong = |what| Err(LogError::Config { what });
         if !(LANE_BYTES_MIN..=LANE_BYTES_MAX).contains(&self.lane_bytes) {
             return wrong("a thread's buffer must have 128 bytes to 1 GiB");
+        }
+        if self.rate.is_some_and(|rate| rate.records == 0 || rate.per < Duration::from_millis(1)) {
+            return wrong("a rate limit needs at least one record and 1 ms");
         }
         if self.record_bytes < RECORD_BYTES_MIN {
             return wrong("a record must have room for 256 bytes");

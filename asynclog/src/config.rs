@@ -103,6 +103,8 @@ pub(crate) const LANE_BYTES_MAX: usize = 1 << 30;
 pub(crate) const LANE_BYTES_MIN: usize = 128;
 /// The longest line; a longer message is cut and says so.
 pub(crate) const RECORD_BYTES: usize = 8 * 1024;
+/// The longest field, key and value: for ids and names, not for messages.
+pub(crate) const FIELD_BYTES: usize = 256;
 /// Below this a line's own header would not fit.
 pub(crate) const RECORD_BYTES_MIN: usize = 256;
 /// A formatting buffer that grew beyond this is given back, so that a few long messages do not stay in memory.

@@ -19,7 +19,7 @@
 //! 2026-09-23T10:15:04.123456Z I io-3 chatd::session session.rs:142 #4.1042 | message
 //! ```
 //!
-//! Time in UTC with microseconds, the level's letter (`E W I D T`), thread, target, place of the call, number (in files; the fourth thread's record 1,042), message. Newlines,
+//! Time in UTC with microseconds, the level's letter (`E W I D T`), thread, target, place of the call, fields if there are any ([`context`] and `log`'s key-values), number (in files; the fourth thread's record 1,042), message. Newlines,
 //! control characters and the characters that reorder text on a terminal are escaped, so one record is one line
 //! and no message can forge another.
 //!
@@ -56,6 +56,7 @@ mod builder;
 mod caller;
 mod collector;
 mod config;
+mod context;
 mod error;
 mod filter;
 mod frame;
@@ -68,6 +69,7 @@ mod panic_hook;
 mod pending;
 mod period;
 mod ranges;
+mod rate;
 mod rolled;
 mod seal;
 mod shared;
@@ -81,8 +83,10 @@ pub use async_log::AsyncLog;
 pub use builder::Builder;
 pub use caller::mark_loop_thread;
 pub use config::{FlushConfig, Overflow, RollConfig, RollEvery, SyncPolicy};
+pub use context::{Context, context};
 pub use error::LogError;
 pub use guard::Guard;
+pub use rate::RateLimit;
 pub use stats::{LevelCounts, LogStats};
 pub use verify::{Finding, RunReport, Verifier, VerifyReport};
 

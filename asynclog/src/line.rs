@@ -2,10 +2,12 @@
 
 use std::fmt::{self, Write};
 
+use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, Record};
 
 use crate::caller;
-use crate::config::RECORD_BYTES;
+use crate::config::{FIELD_BYTES, RECORD_BYTES};
+use crate::context;
 use crate::frame::{self, Frame, Header};
 #[cfg(test)]
 use crate::stamp::STAMP_BYTES;
@@ -25,6 +27,12 @@ pub(crate) fn compose(frame: &mut Vec<u8>, record: &Record<'_>, bytes_max: usize
     frame.extend_from_slice(target.as_bytes());
     let file = record.file().map(|file| start_of(file, bytes_max.saturating_sub(frame.len())));
     frame.extend_from_slice(file.unwrap_or_default().as_bytes());
+    let fields_from = frame.len();
+    push_fields(frame, record);
+    if frame.len() > bytes_max {
+        frame.truncate(fields_from);
+    }
+    let fields_bytes = frame.len() - fields_from;
     let mut message = Raw { out: frame, bytes_max, cut: 0 };
     let failed = message.write_fmt(*record.args()).is_err();
     let header = Header {
@@ -33,11 +41,50 @@ pub(crate) fn compose(frame: &mut Vec<u8>, record: &Record<'_>, bytes_max: usize
         target_bytes: target.len(),
         file_bytes: file.map(str::len),
         line: record.line(),
-        fields_bytes: 0,
+        fields_bytes,
         cut: message.cut,
         failed,
     };
     header.write(frame);
+}
+
+/// The thread's fields and the record's own, separated by spaces.
+fn push_fields(out: &mut Vec<u8>, record: &Record<'_>) {
+    /// Writes each pair; where the text begins.
+    struct Fields<'a>(&'a mut Vec<u8>, usize);
+    impl<'kvs> VisitSource<'kvs> for Fields<'_> {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+            if self.0.len() > self.1 {
+                self.0.push(b' ');
+            }
+            push_field(self.0, key.as_str(), &value);
+            Ok(())
+        }
+    }
+    let from = out.len();
+    context::append_to(out);
+    // A source that fails has given what it could.
+    let _ = record.key_values().visit(&mut Fields(out, from));
+}
+
+/// Appends `key=value`, with all escaped that could end the field or the line.
+pub(crate) fn push_field(out: &mut Vec<u8>, key: &str, value: &dyn fmt::Display) {
+    /// Escapes what is formatted.
+    struct Text<'a, 'b>(&'a mut Escaper<'b>);
+    impl Write for Text<'_, '_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.escaped(text);
+            Ok(())
+        }
+    }
+    let bytes_max = out.len().saturating_add(FIELD_BYTES);
+    let mut text = Escaper { out, bytes_max, cut: 0, spaces: Spaces::Escaped };
+    text.escaped(key);
+    text.raw("=");
+    let _ = write!(Text(&mut text), "{value}");
+    if text.cut > 0 {
+        text.out.extend_from_slice(b"...");
+    }
 }
 
 fn start_of(text: &str, bytes_max: usize) -> &str {
@@ -54,7 +101,7 @@ pub(crate) fn push_text(
     bytes_max: usize,
 ) {
     let bytes_max = out.len().saturating_add(bytes_max);
-    let mut text = Escaper { out, bytes_max, cut: 0, spaces: false };
+    let mut text = Escaper { out, bytes_max, cut: 0, spaces: Spaces::Underscores };
     text.field(label);
     text.raw(" ");
     text.field(if frame.target.is_empty() { "-" } else { frame.target });
@@ -132,13 +179,20 @@ struct Escaper<'a> {
     bytes_max: usize,
     /// Bytes that had no room.
     cut: usize,
-    /// Spaces stay; in a field they would shift the ones behind it.
-    spaces: bool,
+    spaces: Spaces,
+}
+
+/// What becomes of spaces: in a field they would shift the ones behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spaces {
+    Stay,
+    Underscores,
+    Escaped,
 }
 
 impl Escaper<'_> {
     fn field(&mut self, text: &str) {
-        self.spaces = false;
+        self.spaces = Spaces::Underscores;
         self.escaped(text);
     }
 
@@ -155,7 +209,7 @@ impl Escaper<'_> {
     }
 
     fn message(&mut self, frame: &Frame<'_>) {
-        self.spaces = true;
+        self.spaces = Spaces::Stay;
         self.escaped(frame.message);
         self.cut += frame.cut;
         if self.cut > 0 {
@@ -191,7 +245,7 @@ impl Escaper<'_> {
     }
 
     fn escaped(&mut self, text: &str) {
-        let from = if self.spaces { b' ' } else { b'!' };
+        let from = if self.spaces == Spaces::Stay { b' ' } else { b'!' };
         // Most text is plain, and this loop has no branch to predict.
         let plain = text.bytes().fold(true, |plain, byte| plain & (byte.wrapping_sub(from) < 0x7f - from));
         if plain {
@@ -216,6 +270,7 @@ impl Escaper<'_> {
             '\n' => self.piece("\\n", 1),
             '\r' => self.piece("\\r", 1),
             '\t' => self.piece("\\t", 1),
+            ' ' if self.spaces == Spaces::Escaped => self.piece("\\x20", 1),
             ' ' => self.piece("_", 1),
             _ if c.is_control() || reorders(c) => {
                 let code = u32::from(c);

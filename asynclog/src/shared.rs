@@ -17,6 +17,7 @@ use crate::frame::{self, Frame};
 use crate::lane::{self, Lane, LaneReader, LaneState, Refused};
 use crate::lost::Lost;
 use crate::pending::Pending;
+use crate::rate::{Rates, Verdict};
 use crate::stats::{Counters, LogStats};
 use crate::{LogError, caller, line, stamp};
 
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) id: u32,
     pub(crate) filter: LiveFilter,
     pub(crate) counters: Counters,
+    pub(crate) rates: Option<Rates>,
     pub(crate) overflow: Overflow,
     /// The longest line without its time and number.
     pub(crate) record_bytes_max: usize,
@@ -86,8 +88,29 @@ pub(crate) fn next_id() -> u32 {
 }
 
 impl Shared {
-    /// Formats and queues a record that has passed the filter. Waits only when `Overflow::Block` lets it.
+    /// Formats and queues a record, if its place has not reached its limit, that has passed the filter. Waits only when `Overflow::Block` lets it.
     pub(crate) fn submit(&self, record: &Record<'_>) {
+        match self.rates.as_ref().map(|rates| rates.judge(record, stamp::now_micros())) {
+            Some(Verdict::Suppress) => {
+                self.counters.suppressed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Some(Verdict::PassAfter(count)) => self.tell_suppressed(record, count),
+            Some(Verdict::Pass) | None => {}
+        }
+        self.deliver_record(record);
+    }
+
+    /// A record of its own, from the same place.
+    fn tell_suppressed(&self, record: &Record<'_>, count: u64) {
+        let mut note = Record::builder();
+        note.level(Level::Warn).target(line::OWN_TARGET).file(record.file()).line(record.line());
+        let target = record.target();
+        let args = format_args!("{count} records of {target} were suppressed here by the rate limit");
+        self.deliver_record(&note.args(args).build());
+    }
+
+    fn deliver_record(&self, record: &Record<'_>) {
         let level = record.level();
         if self.gone.load(Ordering::Relaxed) {
             return self.counters.late.add(level);

@@ -82,6 +82,8 @@ pub struct LogStats {
     pub written: u64,
     /// Records that are not in the log and never will be, whether for a full queue, failed writing, or because the log had ended.
     pub dropped_by_level: LevelCounts,
+    /// Records that the rate limit kept out; they count as not produced.
+    pub suppressed: u64,
     /// How often gathered records were written out.
     pub flushes: u64,
     /// How often opening, writing or rolling failed.
@@ -150,6 +152,8 @@ pub(crate) struct Counters {
     pub(crate) lost: LevelCounters,
     /// Records that came when the log had ended. They have no number.
     pub(crate) late: LevelCounters,
+    /// Records that the rate limit kept out.
+    pub(crate) suppressed: AtomicU64,
     pub(crate) written: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) write_errors: AtomicU64,
@@ -167,6 +171,7 @@ impl Counters {
         let produced = (numbered + late.total()).max(written + dropped.total());
         LogStats {
             produced,
+            suppressed: self.suppressed.load(Ordering::SeqCst),
             written,
             dropped_by_level: dropped,
             flushes: self.flushes.load(Ordering::SeqCst),
