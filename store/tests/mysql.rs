@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use store::pool::{AcquireError, ConnectionPool, PoolConfig, PoolState, Pooled};
 use store::{MySqlConfig, MySqlManager, Row, StoreError, UnavailableKind};
-use testkit::{MariaDb, wait_until};
+use testkit::{FaultProxy, MariaDb, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -347,4 +347,84 @@ fn a_wrong_password_is_a_refusal_and_is_not_in_the_error() {
     let error = StoreError::from(pool.acquire_by(Instant::now() + LONG).unwrap_err());
     assert_eq!(kind(&error), Some(UnavailableKind::Refused), "{error}");
     assert!(!error.to_string().contains("letmein"), "{error}");
+}
+
+/// A pool whose way to the server goes through a proxy.
+fn behind(proxy: &FaultProxy, database: &str, pool: PoolConfig, answer: Duration) -> Pool {
+    let url = MariaDb::url_at(proxy.addr(), database);
+    ConnectionPool::start(MySqlManager::new(config(&url).answer_within(answer)), pool).unwrap()
+}
+
+#[test]
+fn a_network_that_goes_silent_is_an_error_in_time_and_no_answer_comes_to_another_statement() {
+    let Some(server) = shared() else { return };
+    let proxy = FaultProxy::start(server.addr());
+    let limits = PoolConfig { fresh_ms: 0, ping_after_ms: 0, ping_ms: 200, connect_ms: 500, ..sized(1, 2) };
+    let pool = behind(&proxy, "mysql", limits, Duration::from_millis(300));
+    let mut db = acquire(&pool);
+    assert_eq!(number(&mut db, "SELECT 1").unwrap(), 1);
+    proxy.go_silent(true);
+    let error = number(&mut db, "SELECT 111").unwrap_err();
+    assert_eq!(kind(&error), Some(UnavailableKind::Lost), "{error}");
+    // Its answer comes now, to a connection that nobody is given any more.
+    proxy.go_silent(false);
+    drop(db);
+    for n in 200..220 {
+        assert_eq!(number(&mut acquire(&pool), &format!("SELECT {n}")).unwrap(), n);
+    }
+    assert_eq!(pool.stats().discarded, 1);
+}
+
+#[test]
+fn an_answer_that_is_cut_in_the_middle_is_an_error_and_not_a_shorter_answer() {
+    let Some(server) = shared() else { return };
+    let proxy = FaultProxy::start(server.addr());
+    let pool = behind(&proxy, "mysql", sized(1, 2), Duration::from_secs(10));
+    let mut db = acquire(&pool);
+    let many = "SELECT seq FROM seq_1_to_20000";
+    assert_eq!(db.query(many, &[], |row| row.get::<i64>(0)).unwrap().len(), 20_000);
+    proxy.cut_after_answer(50_000);
+    let error = db.query(many, &[], |row| row.get::<i64>(0)).unwrap_err();
+    assert_eq!(kind(&error), Some(UnavailableKind::Lost), "{error}");
+    drop(db);
+    assert_eq!(number(&mut acquire(&pool), "SELECT 3").unwrap(), 3);
+}
+
+#[test]
+fn a_slow_network_is_slow_and_nothing_else() {
+    let Some(server) = shared() else { return };
+    let proxy = FaultProxy::start(server.addr());
+    let pool = behind(&proxy, "mysql", sized(1, 4), Duration::from_secs(10));
+    let mut db = acquire(&pool);
+    proxy.delay(Duration::from_millis(100));
+    assert_eq!(number(&mut db, "SELECT 4").unwrap(), 4);
+    drop(db);
+    assert_eq!(pool.stats().discarded, 0);
+    assert_eq!(pool.stats().state, PoolState::Up);
+}
+
+#[test]
+fn connects_that_hang_leave_those_alone_who_have_a_connection() {
+    let Some(server) = shared() else { return };
+    let proxy = FaultProxy::start(server.addr());
+    let pool =
+        behind(&proxy, "mysql", PoolConfig { connect_ms: 60_000, ..sized(1, 4) }, Duration::from_secs(10));
+    let mut db = acquire(&pool);
+    proxy.let_new_ones_hang(true);
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiting = pool.clone();
+    let waiter = thread::spawn(move || {
+        // Makes the pool grow, which hangs; and gets the one that comes back.
+        let mut db = acquire(&waiting);
+        tell.send(number(&mut db, "SELECT 5")).unwrap();
+    });
+    wait_until("a connect hangs", LONG, || pool.stats().connecting > 0);
+    assert_eq!(number(&mut db, "SELECT 6").unwrap(), 6);
+    drop(db);
+    assert_eq!(told.recv_timeout(LONG).unwrap().unwrap(), 5);
+    waiter.join().unwrap();
+    for _ in 0..100 {
+        assert_eq!(number(&mut acquire(&pool), "SELECT 7").unwrap(), 7);
+    }
+    assert!(pool.stats().connecting > 0, "it still hangs");
 }
