@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use crate::barrier::Barrier;
 use crate::block::{self, Block, From};
 use crate::config::FlushConfig;
-use crate::frame::Frame;
+use crate::frame::{Frame, Peek};
 use crate::lane::LaneReader;
 use crate::lost::{RANGES_PER_LINE, told_line};
 use crate::shared::Shared;
@@ -144,10 +144,9 @@ impl Collector {
             let mut start = round.arena.len();
             lane.take_into(&mut round.arena);
             lanes_found += usize::from(round.arena.len() > start);
-            while let Some((frame, rest)) = round.arena.get(start..).and_then(Frame::split) {
-                let behind = round.arena.len() - rest.len();
-                round.found.push(Found { at: lane.note(&frame), lane_at, start });
-                start = behind;
+            while let Some(frame) = round.arena.get(start..).and_then(Peek::of) {
+                round.found.push(Found { at: lane.note(frame), lane_at, start });
+                start += frame.bytes;
             }
             self.progress.unsaid |= lane.has_gaps();
         }

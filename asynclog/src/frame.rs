@@ -72,11 +72,35 @@ pub(crate) fn set_number(frame: &mut [u8], number: u64) {
     }
 }
 
+/// What orders a frame among others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peek {
+    pub(crate) micros: i64,
+    pub(crate) number: u64,
+    /// All its bytes.
+    pub(crate) bytes: usize,
+}
+
+impl Peek {
+    /// Of the first frame, if it is whole.
+    #[inline]
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        let head = bytes.first_chunk::<HEAD>()?;
+        let this = Self {
+            micros: i64::from_le_bytes(*head.get(8..)?.first_chunk()?),
+            number: u64::from_le_bytes(*head.get(16..)?.first_chunk()?),
+            bytes: word(head, 0) as usize,
+        };
+        (HEAD..=bytes.len()).contains(&this.bytes).then_some(this)
+    }
+}
+
 impl<'a> Frame<'a> {
     /// The first frame, and what is behind it.
     pub(crate) fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let head = bytes.first_chunk::<HEAD>()?;
-        let (frame, behind) = bytes.split_at_checked(word(head, 0) as usize)?;
+        let peek = Peek::of(bytes)?;
+        let (frame, behind) = bytes.split_at_checked(peek.bytes)?;
         let text = std::str::from_utf8(frame.get(HEAD..)?).ok()?;
         let (target, text) = text.split_at_checked(word(head, 24) as usize)?;
         let file_bytes = Some(word(head, 28)).filter(|bytes| *bytes != u32::MAX);
@@ -85,8 +109,8 @@ impl<'a> Frame<'a> {
         let flags = word(head, 4);
         let this = Self {
             level: level(flags),
-            micros: i64::from_le_bytes(*head.get(8..)?.first_chunk()?),
-            number: u64::from_le_bytes(*head.get(16..)?.first_chunk()?),
+            micros: peek.micros,
+            number: peek.number,
             target,
             file: file_bytes.map(|_| file),
             line: Some(word(head, 36)).filter(|line| *line != u32::MAX),

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::frame::{self, Frame};
+use crate::frame::{self, Peek};
 use crate::stats::{LevelCounters, LevelCounts};
 
 /// What both ends of a lane see, and `stats()`.
@@ -165,7 +165,7 @@ impl LaneReader {
     }
 
     /// Notes a frame that was taken; says by what time it stands in the order.
-    pub(crate) fn note(&mut self, frame: &Frame<'_>) -> i64 {
+    pub(crate) fn note(&mut self, frame: Peek) -> i64 {
         self.note_gap(frame.number);
         self.last = self.last.max(frame.number);
         self.latest = self.latest.max(frame.micros);
@@ -242,10 +242,10 @@ mod tests {
         reader.take_into(&mut arena);
         let mut numbers = Vec::new();
         let mut rest = arena.as_slice();
-        while let Some((frame, behind)) = Frame::split(rest) {
-            reader.note(&frame);
+        while let Some(frame) = Peek::of(rest) {
+            reader.note(frame);
             numbers.push(frame.number);
-            rest = behind;
+            rest = &rest[frame.bytes..];
         }
         numbers
     }
@@ -289,5 +289,12 @@ mod tests {
         assert!(!reader.is_over());
         assert_eq!(take(&mut reader), [1]);
         assert!(reader.is_over());
+    }
+
+    #[test]
+    fn a_clock_stepped_back_does_not_change_a_threads_order() {
+        let (_lane, mut reader) = lane(1, "main".into(), 200);
+        let at = |micros, number| Peek { micros, number, bytes: frame::HEAD };
+        assert_eq!([reader.note(at(50, 1)), reader.note(at(10, 2)), reader.note(at(60, 3))], [50, 50, 60]);
     }
 }

@@ -13,7 +13,7 @@ use crate::barrier::Barrier;
 use crate::block::RecordId;
 use crate::config::{FRAME_BYTES_KEPT, LANE_BYTES_MIN, Overflow};
 use crate::filter::LiveFilter;
-use crate::frame::{self, Frame};
+use crate::frame::{self, Frame, Peek};
 use crate::lane::{self, Lane, LaneReader, LaneState, Refused};
 use crate::lost::Lost;
 use crate::pending::Pending;
@@ -216,7 +216,7 @@ impl Shared {
             reader.take_into(&mut arena);
             let mut rest = arena.as_slice();
             while let Some((frame, behind)) = Frame::split(rest) {
-                reader.note(&frame);
+                reader.note(Peek { micros: frame.micros, number: frame.number, bytes: frame.bytes });
                 lost.add(frame.level, RecordId { lane: reader.state.number, number: frame.number });
                 rest = behind;
             }

@@ -6,6 +6,8 @@
 //! 4. The disk stays full to the end: the program ends, all is counted.
 //! 5. The target hangs for ever: dropping the guard still returns.
 //! 6. A caller's own writer panics: logging goes on without harm, all is counted.
+//! 7. A record is larger than its thread's buffer: it is cut between characters and says so.
+//! 8. A pipe is full: a loop thread goes on, all is counted and told.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -240,4 +242,55 @@ fn a_writer_that_panics_harms_no_caller() {
     drop(guard);
     let stats = log.stats();
     assert_eq!((stats.produced, stats.written, stats.dropped()), (102, 1, 101));
+}
+
+#[test]
+fn a_record_larger_than_its_threads_buffer_is_cut_and_says_so() {
+    let gate = Gate::default();
+    let (log, guard) = Builder::new().writer(gate.clone()).thread_buffer(512).build().unwrap();
+    info(&log, "before");
+    guard.barrier(LONG).unwrap();
+    // Characters of two bytes: no cut lies between them by chance only.
+    for extra in 0..4 {
+        info(&log, &format!("{}{}", "x".repeat(extra), "ä".repeat(5000)));
+        guard.barrier(LONG).unwrap();
+    }
+    info(&log, "after");
+    drop(guard);
+    let messages = gate.messages();
+    assert_eq!((messages.len(), messages[0].as_str(), messages[5].as_str()), (6, "before", "after"));
+    for (extra, message) in messages[1..5].iter().enumerate() {
+        let (kept, note) = message.split_once("...[").unwrap();
+        assert_eq!(note, format!("{} bytes cut]", 10_000 + extra - kept.len()));
+    }
+    assert_eq!(log.stats().dropped(), 0);
+}
+
+/// A pipe that nobody reads for a while: writing blocks in the system, not in a test's own lock.
+#[cfg(unix)]
+#[test]
+fn a_pipe_that_is_full_holds_up_no_loop_thread_and_loses_nothing_unseen() {
+    use std::io::Read;
+    let (mut read, write) = io::pipe().unwrap();
+    let (log, guard) = Builder::new().writer(write).thread_buffer(64 * 1024).build().unwrap();
+    let text = "x".repeat(100);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            asynclog::mark_loop_thread();
+            // Returns, although more is logged than pipe, blocks and buffer hold.
+            (0..20_000).for_each(|_| info(&log, &text));
+        });
+    });
+    assert!(log.stats().dropped() > 0);
+    let reader = std::thread::spawn(move || {
+        let mut all = String::new();
+        read.read_to_string(&mut all).unwrap();
+        all
+    });
+    drop(guard);
+    let messages = common::messages(&reader.join().unwrap());
+    let stats = log.stats();
+    assert_eq!(stats.written + stats.dropped(), 20_000);
+    assert_eq!(messages.iter().filter(|m| **m == text).count() as u64, stats.written);
+    assert_eq!(told_drops(&messages), stats.dropped());
 }

@@ -1,7 +1,7 @@
 //! One run of one logger, in a process of its own; it prints its figures as a line of JSON.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,21 +113,25 @@ impl Job {
         let expected = each * self.threads as u64;
         let until = Instant::now() + SETTLE_MAX;
         let mut counter = Counter::default();
-        while counter.records(&self.folder)? < expected {
+        while counter.lines(&self.folder)? < expected {
             if Instant::now() > until {
-                return Err(format!("{} of {expected} records are in the file", counter.found).into());
+                return Err(format!("{} of {expected} records lines are in the file", counter.found).into());
             }
             thread::sleep(Duration::from_millis(1));
         }
         // Reading the file back costs every logger the same, and is part of the time.
         let seconds = begin.elapsed().as_secs_f64();
+        let found = records_in(&self.folder)?;
+        if found != expected {
+            return Err(format!("{expected} records were logged, {found} are in the file").into());
+        }
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
         let rate = expected as f64 / seconds;
         Ok(json!({ "per_second": rate }))
     }
 }
 
-/// Counts the records in the files of a folder, reading on where it had stopped.
+/// Counts the lines in the files of a folder, reading on where it had stopped.
 #[derive(Default)]
 struct Counter {
     read: std::collections::BTreeMap<PathBuf, u64>,
@@ -135,24 +139,36 @@ struct Counter {
 }
 
 impl Counter {
-    fn records(&mut self, folder: &Path) -> io::Result<u64> {
-        use std::io::{Read, Seek, SeekFrom};
+    fn lines(&mut self, folder: &Path) -> io::Result<u64> {
+        let mut buffer = vec![0; 1 << 20];
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let mut file = fs::File::open(&path)?;
             let read = self.read.entry(path).or_default();
             file.seek(SeekFrom::Start(*read))?;
-            let mut text = Vec::new();
-            file.read_to_end(&mut text)?;
-            // Whole lines only; the rest is read again.
-            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            let (lines, _) = text.split_at(whole);
-            *read += whole as u64;
-            let ours = |line: &&[u8]| line.windows(13).any(|part| part == b"conversation ");
-            self.found += lines.split(|byte| *byte == b'\n').filter(ours).count() as u64;
+            loop {
+                let got = file.read(&mut buffer)?;
+                let (text, _) = buffer.split_at(got);
+                if text.is_empty() {
+                    break;
+                }
+                *read += got as u64;
+                self.found += memchr::memchr_iter(b'\n', text).count() as u64;
+            }
         }
         Ok(self.found)
     }
+}
+
+/// The lines with a record of ours; what else a logger writes is none.
+fn records_in(folder: &Path) -> io::Result<u64> {
+    let mut found = 0;
+    for entry in fs::read_dir(folder)? {
+        for line in io::BufReader::new(fs::File::open(entry?.path())?).lines() {
+            found += u64::from(line?.contains("conversation "));
+        }
+    }
+    Ok(found)
 }
 
 fn bursts(subject: Subject, records: u64, mut times: Histogram<u64>) -> Histogram<u64> {
