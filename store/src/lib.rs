@@ -3,6 +3,9 @@
 //! [`Store`] owns the threads. Exactly one writer thread owns the only writing connection; every write is a job in one of
 //! its batches, and a batch is one transaction. Readers have connections of their own. Results come back by callback on
 //! a store thread, so the callbacks only hand over and return.
+//!
+//! [`Connection`] is the same over SQLite and over MySQL or MariaDB, and so are the DAOs. For a server there are [`DbChecker::check_mysql`], which makes and migrates its tables,
+//! and [`pool::ConnectionPool`] of [`MySqlManager`]. [`Store`] itself runs on SQLite.
 
 mod batch;
 mod checker;
