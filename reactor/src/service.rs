@@ -198,10 +198,22 @@ impl<H: Handler> Service for ServiceCell<H> {
     }
 
     fn run_posts(&mut self, core: &mut LoopCore, at_most: usize) {
-        for _ in 0..at_most {
-            let Ok(post) = self.posts.try_recv() else { break };
-            core.stats.posts += 1;
-            self.call(core, What::Post, |handler, cx| handler.on_post(cx, post));
+        let mut left = at_most;
+        // One guard for all of them: a callback that panics ends itself alone, and the rest goes on.
+        while guarded(core, |core| {
+            while left > 0
+                && let Ok(post) = self.posts.try_recv()
+            {
+                left -= 1;
+                core.stats.posts += 1;
+                let Self { handler, conns, client, .. } = self;
+                handler.on_post(&mut Context { conns, core, client }, post);
+                self.watch(core, What::Post);
+            }
+        })
+        .is_none()
+        {
+            self.watch(core, What::Post);
         }
     }
 
