@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reactor::{PostError, ServiceHandle};
-use schema::reply::{Kind, Message, Push, write_push};
+use schema::reply::{Body, Kind, Message, Push, write_push};
 use store::{CommitSink, CommittedBatch, Entry, Sent};
 
 use crate::post::{Committed, Post};
@@ -97,7 +97,7 @@ pub(crate) fn message(entry: &Entry) -> Message<'_> {
         from_name: Cow::Borrowed(&entry.sender_name),
         to: Some(entry.recipient),
         to_name: Some(Cow::Borrowed(&entry.recipient_name)),
-        text: Cow::Borrowed(&entry.text),
+        body: Body::Text { text: Cow::Borrowed(&entry.text) },
         time_ms: millis(entry.time_ms),
     }
 }

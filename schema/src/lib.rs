@@ -3,6 +3,8 @@
 //! This crate opens no socket, reads no clock and holds no state.
 
 pub mod error;
+pub mod friend;
+pub mod group;
 pub mod ids;
 pub mod limits;
 pub mod login;

@@ -59,6 +59,12 @@ pub const ACK_WRITE_MAX: Duration = Duration::from_secs(5);
 /// Characters of a user's name.
 pub const NAME_CHARS_MAX: usize = 32;
 
+/// Characters of a group's name. A name that is longer is a topic, and would fill the list of a client.
+pub const GROUP_NAME_CHARS_MAX: usize = 64;
+
+/// Members up to which a group's read and delivered marks are kept and pushed: beyond, nobody looks at them and they would cost more than the messages.
+pub const MARKS_MEMBERS_MAX: usize = 100;
+
 /// Bytes of a password. The lower bound is NIST SP 800-63B's; the upper bounds what an attacker can make us hash.
 pub const PASSWORD_BYTES_MIN: usize = 8;
 /// See [`PASSWORD_BYTES_MIN`].
@@ -85,6 +91,8 @@ const _: () = assert!(LINE_BYTES_MAX_STRANGER < LINE_BYTES_MAX);
 const _: () = assert!(TEXT_BYTES_MAX * 2 + 1_024 < LINE_BYTES_MAX);
 // A password and a name fit a stranger's line even when each byte is written as `\u00xx`.
 const _: () = assert!((PASSWORD_BYTES_MAX + NAME_CHARS_MAX * 2) * 6 + 512 < LINE_BYTES_MAX_STRANGER);
+// A list item: a name, escaped, and 256 bytes for the rest. What a page leaves out comes with the next, but one item must fit.
+const _: () = assert!(GROUP_NAME_CHARS_MAX * 4 * 2 + 256 < LINE_BYTES_MAX);
 const _: () = assert!(SESSIONS_PER_USER_MAX <= TOKENS_PER_USER_MAX);
 const _: () = assert!(IDLE_TIMEOUT.as_secs() * 2 == HEARTBEAT.as_secs() * 5);
 const _: () = assert!(LIST_LIMIT_DEFAULT <= LIST_LIMIT_MAX);

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ByeCode, ErrorCode};
+use crate::friend::FriendEvent;
+use crate::group::GroupEvent;
 use crate::ids::{ConvId, Seq, SessionId, UserId};
 use crate::request::RequestId;
 
@@ -17,6 +19,37 @@ pub enum Kind {
     Direct,
     /// A group.
     Group,
+}
+
+/// What an entry says. The one stands in JSON as `text`, the other as `event` with its fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Body<'a> {
+    /// What somebody wrote.
+    Text {
+        /// The text.
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+    /// What happened to a group.
+    Event(#[serde(borrow)] GroupEvent<'a>),
+}
+
+impl<'a> Body<'a> {
+    /// A text.
+    #[must_use]
+    pub fn text(text: impl Into<Cow<'a, str>>) -> Self {
+        Self::Text { text: text.into() }
+    }
+
+    /// The text, if it is one.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text { text } => Some(text),
+            Self::Event(_) => None,
+        }
+    }
 }
 
 /// An entry of a conversation.
@@ -38,8 +71,9 @@ pub struct Message<'a> {
     /// Their name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_name: Option<Cow<'a, str>>,
-    /// What was written.
-    pub text: Cow<'a, str>,
+    /// What was written, or what happened.
+    #[serde(flatten, borrow)]
+    pub body: Body<'a>,
     /// When it became durable. `seq` orders, this does not.
     pub time_ms: u64,
 }
@@ -79,7 +113,7 @@ pub enum Push<'a> {
         reconnect_after_ms: Option<u64>,
     },
     /// An entry of a conversation.
-    Message(Message<'a>),
+    Message(#[serde(borrow)] Message<'a>),
     /// Everything that was missed has been pushed.
     Synced,
     /// A cursor was above the conversation's last entry; its stream starts there.
@@ -113,6 +147,37 @@ pub enum Push<'a> {
         conv: ConvId,
         /// Who.
         user: UserId,
+    },
+    /// Another user has done something about friendship. A hint: the truth is in `friends`.
+    Friend {
+        /// What they did.
+        event: FriendEvent,
+        /// Who.
+        user: UserId,
+        /// Their name.
+        name: Cow<'a, str>,
+    },
+    /// A friend came or went.
+    Presence {
+        /// Who.
+        user: UserId,
+        /// Their name.
+        name: Cow<'a, str>,
+        /// Whether they have a session now.
+        online: bool,
+        /// When it was.
+        time_ms: u64,
+    },
+    /// The user is invited to a group.
+    Invite {
+        /// The group.
+        conv: ConvId,
+        /// Its name.
+        name: Cow<'a, str>,
+        /// Who invites.
+        from: UserId,
+        /// Their name.
+        from_name: Cow<'a, str>,
     },
 }
 
@@ -311,75 +376,4 @@ fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        write(&mut out);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn replies_are_written_as_the_protocol_shows_them() {
-        assert_eq!(line(|out| write_ok(7, out)), "{\"type\":\"ok\",\"id\":7}\n");
-        assert_eq!(
-            line(|out| write_ok_with(0, &Pong { time_ms: 5 }, out)),
-            "{\"type\":\"ok\",\"id\":0,\"time_ms\":5}\n"
-        );
-        let refusal =
-            Refusal { code: ErrorCode::BadJson, message: Cow::Borrowed("a \"b\""), retry_after_ms: None };
-        assert_eq!(
-            line(|out| write_error(None, &refusal, out)),
-            "{\"type\":\"error\",\"code\":\"bad_json\",\"message\":\"a \\\"b\\\"\"}\n"
-        );
-        let sent =
-            Sent { conv: ConvId::new(55).unwrap(), seq: Seq::new(3).unwrap(), time_ms: 9, duplicate: false };
-        assert_eq!(
-            line(|out| write_ok_with(1, &sent, out)),
-            "{\"type\":\"ok\",\"id\":1,\"conv\":55,\"seq\":3,\"time_ms\":9}\n"
-        );
-    }
-
-    #[test]
-    fn pushes_come_back_as_they_were_written() {
-        let message = Message {
-            conv: ConvId::new(55).unwrap(),
-            kind: Kind::Direct,
-            seq: Seq::new(103).unwrap(),
-            from: UserId::new(12).unwrap(),
-            from_name: Cow::Borrowed("bob"),
-            to: UserId::new(7),
-            to_name: Some(Cow::Borrowed("amy")),
-            text: Cow::Borrowed("hi\n\"there\" 👋"),
-            time_ms: 1,
-        };
-        for push in [
-            Push::Message(message),
-            Push::Synced,
-            Push::Bye { code: ByeCode::Shutdown, message: Cow::Borrowed("x"), reconnect_after_ms: Some(5) },
-            Push::Typing { conv: ConvId::new(1).unwrap(), user: UserId::new(2).unwrap() },
-        ] {
-            let text = line(|out| write_push(&push, out));
-            assert!(text.ends_with("}\n") && !text.trim_end().contains('\n'), "{text}");
-            assert_eq!(serde_json::from_str::<Push<'_>>(&text).unwrap(), push);
-        }
-    }
-
-    #[test]
-    fn the_longest_message_fits_a_line() {
-        let message = Message {
-            conv: ConvId::new(crate::limits::ID_MAX).unwrap(),
-            kind: Kind::Direct,
-            seq: Seq::new(crate::limits::ID_MAX).unwrap(),
-            from: UserId::new(crate::limits::ID_MAX).unwrap(),
-            from_name: Cow::Owned("\u{10400}".repeat(32)),
-            to: UserId::new(crate::limits::ID_MAX),
-            to_name: Some(Cow::Owned("\u{10400}".repeat(32))),
-            text: Cow::Owned("\n".repeat(crate::limits::TEXT_BYTES_MAX)),
-            time_ms: crate::limits::ID_MAX,
-        };
-        let text = line(|out| write_push(&Push::Message(message), out));
-        assert!(text.len() - 1 <= crate::limits::LINE_BYTES_MAX, "{}", text.len());
-    }
-}
+mod tests;

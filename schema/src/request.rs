@@ -1,14 +1,24 @@
 //! What a client asks: a line is parsed once, here, into a command that cannot be invalid.
 
+mod accounts;
+mod friends;
+mod groups;
+mod messages;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::ErrorCode;
+use crate::group::Role;
 use crate::ids::{ConvId, Seq, UserId};
 use crate::limits::{ID_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
-use crate::text::{Name, TextFault, check_text, is_client_id, is_device, is_password};
+use crate::text::{GroupName, Name};
+use accounts::{FindUserBody, LoginBody, LogoutBody, PasswordBody, RegisterBody, SyncBody};
+use friends::{UserBody, UserPageBody};
+use groups::{CreateBody, GroupPageBody, MemberBody, MembersBody, RenameBody, RoleBody};
+use messages::{ConversationsBody, CursorBody, HistoryBody, SendBody};
 
 /// The number that a request carries and its reply repeats: 0 to [`ID_MAX`].
 pub type RequestId = u64;
@@ -58,6 +68,15 @@ pub enum Bound {
     Before(Seq),
     /// The entries next above this one.
     After(Seq),
+}
+
+/// Which part of a list is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page<I> {
+    /// What has a greater id than this one.
+    pub after: Option<I>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// A valid request.
@@ -157,6 +176,105 @@ pub enum Request<'a> {
         /// At most so many.
         limit: usize,
     },
+    /// Ask a user to be a friend.
+    FriendRequest {
+        /// Whom.
+        user: UserRef<'a>,
+    },
+    /// Say yes to a user who has asked.
+    FriendAccept {
+        /// To whom.
+        user: UserRef<'a>,
+    },
+    /// Say no to a user who has asked.
+    FriendReject {
+        /// To whom.
+        user: UserRef<'a>,
+    },
+    /// Be friends no longer, or take a request back.
+    FriendRemove {
+        /// With whom.
+        user: UserRef<'a>,
+    },
+    /// The user's friends, and who is to become one.
+    Friends {
+        /// Which of them.
+        page: Page<UserId>,
+    },
+    /// Have nothing to do with a user.
+    Block {
+        /// With whom.
+        user: UserRef<'a>,
+    },
+    /// Lift a block.
+    Unblock {
+        /// From whom.
+        user: UserRef<'a>,
+    },
+    /// Whom the user has blocked.
+    Blocked {
+        /// Which of them.
+        page: Page<UserId>,
+    },
+    /// Make a group.
+    GroupCreate {
+        /// What it is called.
+        name: GroupName<'a>,
+        /// Whether one can join without an invitation.
+        open: bool,
+    },
+    /// Become a member.
+    GroupJoin {
+        /// Of this group.
+        conv: ConvId,
+    },
+    /// Be a member no longer.
+    GroupLeave {
+        /// Of this group.
+        conv: ConvId,
+    },
+    /// Invite a user.
+    GroupInvite {
+        /// To this group.
+        conv: ConvId,
+        /// Whom.
+        user: UserRef<'a>,
+    },
+    /// Put a member out.
+    GroupKick {
+        /// Of this group.
+        conv: ConvId,
+        /// Whom.
+        user: UserRef<'a>,
+    },
+    /// Give a member another role.
+    GroupRole {
+        /// In this group.
+        conv: ConvId,
+        /// Whom.
+        user: UserRef<'a>,
+        /// Which.
+        role: Role,
+    },
+    /// Call a group otherwise.
+    GroupRename {
+        /// This one.
+        conv: ConvId,
+        /// Its new name.
+        name: GroupName<'a>,
+    },
+    /// A group's members.
+    GroupMembers {
+        /// Of this one.
+        conv: ConvId,
+        /// Which of them.
+        page: Page<UserId>,
+    },
+    /// The user's groups, and those that they are invited to.
+    Groups {
+        /// Which of them.
+        page: Page<ConvId>,
+    },
 }
 
 /// A line that is no valid request, and the reply that it gets.
@@ -230,23 +348,50 @@ fn body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, BadLine> {
 }
 
 fn parse_body<'a>(kind: &str, id: Option<RequestId>, text: &'a str) -> Result<Request<'a>, BadLine> {
-    match kind {
-        "ping" => Ok(Request::Ping),
-        "register" => body::<RegisterBody<'_>>(text)?.check(),
-        "login" => body::<LoginBody<'_>>(text)?.check(),
+    let conv = || body::<ConvBody>(text).map(|body| body.conv);
+    let cursor = || body::<CursorBody>(text).map(|body| (body.conv, body.seq));
+    let user = || body::<UserBody<'_>>(text)?.check();
+    let users = || body::<UserPageBody>(text)?.check();
+    let member = || body::<MemberBody<'_>>(text)?.check();
+    Ok(match kind {
+        "ping" => Request::Ping,
+        "register" => body::<RegisterBody<'_>>(text)?.check()?,
+        "login" => body::<LoginBody<'_>>(text)?.check()?,
         "sync" => body::<SyncBody>(text)?.check(),
-        "logout" => Ok(Request::Logout { all: body::<LogoutBody>(text)?.all.unwrap_or(false) }),
-        "password" => body::<PasswordBody<'_>>(text)?.check(),
-        "find_user" => Ok(Request::FindUser { name: name(body::<FindUserBody<'_>>(text)?.name)? }),
-        "send" => body::<SendBody<'_>>(text)?.check(id),
-        "ack" => body::<CursorBody>(text).map(|body| Request::Ack { conv: body.conv, seq: body.seq }),
-        "read" => body::<CursorBody>(text).map(|body| Request::Read { conv: body.conv, seq: body.seq }),
-        "typing" => body::<ConvBody>(text).map(|body| Request::Typing { conv: body.conv }),
-        "marks" => body::<ConvBody>(text).map(|body| Request::Marks { conv: body.conv }),
-        "history" => body::<HistoryBody>(text)?.check(),
-        "conversations" => body::<ConversationsBody>(text)?.check(),
-        _ => Err(BadLine::new(ErrorCode::UnsupportedType, "this server knows no such type of request")),
-    }
+        "logout" => body::<LogoutBody>(text)?.check(),
+        "password" => body::<PasswordBody<'_>>(text)?.check()?,
+        "find_user" => body::<FindUserBody<'_>>(text)?.check()?,
+        "send" => body::<SendBody<'_>>(text)?.check(id)?,
+        "ack" => cursor().map(|(conv, seq)| Request::Ack { conv, seq })?,
+        "read" => cursor().map(|(conv, seq)| Request::Read { conv, seq })?,
+        "typing" => Request::Typing { conv: conv()? },
+        "marks" => Request::Marks { conv: conv()? },
+        "history" => body::<HistoryBody>(text)?.check()?,
+        "conversations" => body::<ConversationsBody>(text)?.check()?,
+        "friend_request" => Request::FriendRequest { user: user()? },
+        "friend_accept" => Request::FriendAccept { user: user()? },
+        "friend_reject" => Request::FriendReject { user: user()? },
+        "friend_remove" => Request::FriendRemove { user: user()? },
+        "friends" => Request::Friends { page: users()? },
+        "block" => Request::Block { user: user()? },
+        "unblock" => Request::Unblock { user: user()? },
+        "blocked" => Request::Blocked { page: users()? },
+        "group_create" => body::<CreateBody<'_>>(text)?.check()?,
+        "group_join" => Request::GroupJoin { conv: conv()? },
+        "group_leave" => Request::GroupLeave { conv: conv()? },
+        "group_invite" => member().map(|(conv, user)| Request::GroupInvite { conv, user })?,
+        "group_kick" => member().map(|(conv, user)| Request::GroupKick { conv, user })?,
+        "group_role" => body::<RoleBody<'_>>(text)?.check()?,
+        "group_rename" => body::<RenameBody<'_>>(text)?.check()?,
+        "group_members" => body::<MembersBody>(text)?.check()?,
+        "groups" => Request::Groups { page: body::<GroupPageBody>(text)?.check()? },
+        _ => {
+            return Err(BadLine::new(
+                ErrorCode::UnsupportedType,
+                "this server knows no such type of request",
+            ));
+        }
+    })
 }
 
 #[derive(Deserialize)]
@@ -283,10 +428,6 @@ fn name(text: Cow<'_, str>) -> Result<Name<'_>, BadLine> {
     })
 }
 
-fn password(text: Cow<'_, str>) -> Result<Cow<'_, str>, BadLine> {
-    if is_password(&text) { Ok(text) } else { Err(BadLine::bad_request("a password has 8 to 128 bytes")) }
-}
-
 fn limit(limit: Option<u64>) -> Result<usize, BadLine> {
     let limit = limit.map_or(Some(LIST_LIMIT_DEFAULT), |limit| usize::try_from(limit).ok());
     limit
@@ -294,165 +435,13 @@ fn limit(limit: Option<u64>) -> Result<usize, BadLine> {
         .ok_or_else(|| BadLine::bad_request("`limit` must be from 1 to 200"))
 }
 
-#[derive(Deserialize)]
-struct RegisterBody<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow)]
-    password: Cow<'a, str>,
-}
-
-impl<'a> RegisterBody<'a> {
-    fn check(self) -> Result<Request<'a>, BadLine> {
-        Ok(Request::Register { name: name(self.name)?, password: password(self.password)? })
+/// The last id seen, behind which a list goes on.
+fn after<I>(after: Option<u64>, id: impl Fn(u64) -> Option<I>) -> Result<Option<I>, BadLine> {
+    // 0 is a natural "from the beginning".
+    match after {
+        None | Some(0) => Ok(None),
+        Some(after) => id(after).map(Some).ok_or_else(|| BadLine::bad_request("`after` is out of range")),
     }
-}
-
-#[derive(Deserialize)]
-struct LoginBody<'a> {
-    #[serde(borrow)]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    password: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    token: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    device: Option<Cow<'a, str>>,
-    version: Option<u64>,
-    hold: Option<bool>,
-}
-
-impl<'a> LoginBody<'a> {
-    fn check(self) -> Result<Request<'a>, BadLine> {
-        let proof = match (self.name, self.password, self.token) {
-            (Some(n), Some(p), None) => Proof::Password(name(n)?, password(p)?),
-            (None, None, Some(token)) => Proof::Token(token),
-            _ => return Err(BadLine::bad_request("a login needs `name` and `password`, or `token`")),
-        };
-        if self.device.as_deref().is_some_and(|device| !is_device(device)) {
-            return Err(BadLine::bad_request("`device` is at most 64 characters, none a control character"));
-        }
-        Ok(Request::Login {
-            proof,
-            device: self.device,
-            version: self.version,
-            hold: self.hold.unwrap_or(false),
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct SyncBody {
-    cursors: Cursors,
-    more: Option<bool>,
-}
-
-/// An object whose keys are conv ids as strings, for JSON has no others.
-struct Cursors(Vec<(ConvId, Seq)>);
-
-impl<'de> Deserialize<'de> for Cursors {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Cursors;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object of conv ids and seqs")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Cursors, A::Error> {
-                let mut cursors = Vec::new();
-                while let Some((key, seq)) = map.next_entry::<Cow<'de, str>, Seq>()? {
-                    let conv = key.parse().ok().and_then(ConvId::new);
-                    let conv =
-                        conv.ok_or_else(|| serde::de::Error::custom("a key of `cursors` is no conv id"))?;
-                    cursors.push((conv, seq));
-                }
-                Ok(Cursors(cursors))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
-}
-
-impl SyncBody {
-    fn check(self) -> Result<Request<'static>, BadLine> {
-        Ok(Request::Sync { cursors: self.cursors.0, more: self.more.unwrap_or(false) })
-    }
-}
-
-#[derive(Deserialize)]
-struct LogoutBody {
-    all: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct PasswordBody<'a> {
-    #[serde(borrow)]
-    old: Cow<'a, str>,
-    #[serde(borrow)]
-    new: Cow<'a, str>,
-}
-
-impl<'a> PasswordBody<'a> {
-    fn check(self) -> Result<Request<'a>, BadLine> {
-        Ok(Request::Password { old: password(self.old)?, new: password(self.new)? })
-    }
-}
-
-#[derive(Deserialize)]
-struct FindUserBody<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum UserField<'a> {
-    Id(UserId),
-    Name(#[serde(borrow)] Cow<'a, str>),
-}
-
-#[derive(Deserialize)]
-struct SendBody<'a> {
-    #[serde(borrow)]
-    client_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    user: Option<UserField<'a>>,
-    conv: Option<ConvId>,
-    #[serde(borrow)]
-    text: Cow<'a, str>,
-}
-
-impl<'a> SendBody<'a> {
-    fn check(self, id: Option<RequestId>) -> Result<Request<'a>, BadLine> {
-        if id.is_none() {
-            return Err(BadLine::bad_request("a `send` needs an `id`"));
-        }
-        let target = match (self.user, self.conv) {
-            (Some(UserField::Id(user)), None) => Target::User(UserRef::Id(user)),
-            (Some(UserField::Name(text)), None) => Target::User(UserRef::Name(name(text)?)),
-            (None, Some(conv)) => Target::Conv(conv),
-            _ => return Err(BadLine::bad_request("a `send` needs either `user` or `conv`")),
-        };
-        if self.client_id.as_deref().is_some_and(|id| !is_client_id(id)) {
-            return Err(BadLine::bad_request("`client_id` is 1 to 64 printable ASCII characters"));
-        }
-        check_text(&self.text).map_err(|fault| match fault {
-            TextFault::Empty => BadLine::bad_request("`text` is empty"),
-            TextFault::Control => {
-                BadLine::bad_request("`text` has a control character other than newline and tab")
-            }
-            TextFault::TooLarge => BadLine::new(ErrorCode::TooLarge, "`text` has more than 16384 bytes"),
-        })?;
-        Ok(Request::Send { client_id: self.client_id, target, text: self.text })
-    }
-}
-
-#[derive(Deserialize)]
-struct CursorBody {
-    conv: ConvId,
-    seq: Seq,
 }
 
 #[derive(Deserialize)]
@@ -461,46 +450,20 @@ struct ConvBody {
 }
 
 #[derive(Deserialize)]
-struct HistoryBody {
-    conv: ConvId,
-    before: Option<Seq>,
-    after: Option<Seq>,
-    limit: Option<u64>,
+#[serde(untagged, expecting = "`user` must be an id or a name")]
+enum UserField<'a> {
+    Id(UserId),
+    Name(#[serde(borrow)] Cow<'a, str>),
 }
 
-impl HistoryBody {
-    fn check(self) -> Result<Request<'static>, BadLine> {
-        let bound = match (self.before, self.after) {
-            (None, None) => Bound::Last,
-            (Some(before), None) => Bound::Before(before),
-            (None, Some(after)) => Bound::After(after),
-            (Some(_), Some(_)) => {
-                return Err(BadLine::bad_request("a history has either `before` or `after`"));
-            }
-        };
-        Ok(Request::History { conv: self.conv, bound, limit: limit(self.limit)? })
-    }
-}
-
-#[derive(Deserialize)]
-struct ConversationsBody {
-    after: Option<u64>,
-    limit: Option<u64>,
-}
-
-impl ConversationsBody {
-    fn check(self) -> Result<Request<'static>, BadLine> {
-        // 0 is a natural "from the beginning".
-        let after = match self.after {
-            None | Some(0) => None,
-            Some(after) => {
-                Some(ConvId::new(after).ok_or_else(|| BadLine::bad_request("`after` is out of range"))?)
-            }
-        };
-        Ok(Request::Conversations { after, limit: limit(self.limit)? })
+impl<'a> UserField<'a> {
+    fn check(self) -> Result<UserRef<'a>, BadLine> {
+        match self {
+            Self::Id(user) => Ok(UserRef::Id(user)),
+            Self::Name(text) => name(text).map(UserRef::Name),
+        }
     }
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

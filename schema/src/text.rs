@@ -6,8 +6,8 @@ use unicode_normalization::UnicodeNormalization as _;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _};
 
 use crate::limits::{
-    CLIENT_ID_CHARS_MAX, DEVICE_CHARS_MAX, NAME_CHARS_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN,
-    TEXT_BYTES_MAX,
+    CLIENT_ID_CHARS_MAX, DEVICE_CHARS_MAX, GROUP_NAME_CHARS_MAX, NAME_CHARS_MAX, PASSWORD_BYTES_MAX,
+    PASSWORD_BYTES_MIN, TEXT_BYTES_MAX,
 };
 
 /// The form under which names are equal: NFKC, lower case, and NFKC again, for lower-casing can undo it.
@@ -73,6 +73,37 @@ fn is_name_char(c: char) -> bool {
             GeneralCategoryGroup::Number => c.general_category() == GeneralCategory::DecimalNumber,
             _ => false,
         },
+    }
+}
+
+/// A group's name that keeps the rules: 1 to 64 characters, none a control character. It need not be unique.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupName<'a>(Cow<'a, str>);
+
+impl<'a> GroupName<'a> {
+    /// The name, or `None` when it breaks the rules.
+    #[must_use]
+    pub fn new(text: Cow<'a, str>) -> Option<Self> {
+        let short = (1..=GROUP_NAME_CHARS_MAX).contains(&text.chars().take(GROUP_NAME_CHARS_MAX + 1).count());
+        (short && !text.chars().any(char::is_control)).then_some(Self(text))
+    }
+
+    /// The name's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name as a text.
+    #[must_use]
+    pub fn into_text(self) -> Cow<'a, str> {
+        self.0
+    }
+
+    /// The same name, owning its text.
+    #[must_use]
+    pub fn into_owned(self) -> GroupName<'static> {
+        GroupName(Cow::Owned(self.0.into_owned()))
     }
 }
 
@@ -155,6 +186,17 @@ mod tests {
             assert_eq!(name(a).unwrap().key(), name(b).unwrap().key());
         }
         assert_eq!(name("BoB").unwrap().shown(), "BoB");
+    }
+
+    #[test]
+    fn a_groups_name_is_short_and_has_no_control_characters() {
+        let group = |text: &str| GroupName::new(Cow::Owned(text.to_owned())).is_some();
+        for good in ["x", " ", "Friday's lunch 🍜", "李雷的小组", &"ä".repeat(64)] {
+            assert!(group(good), "{good} was refused");
+        }
+        for bad in ["", "a\nb", "a\tb", "\u{1b}[1m", "\u{85}", &"x".repeat(65)] {
+            assert!(!group(bad), "{bad:?} was taken");
+        }
     }
 
     #[test]

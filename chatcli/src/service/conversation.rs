@@ -193,7 +193,7 @@ impl From<Message<'_>> for Entry {
             seq: message.seq,
             from: message.from,
             from_name: Arc::from(message.from_name.as_ref()),
-            text: Arc::from(message.text.as_ref()),
+            text: Arc::from(message.body.as_text().unwrap_or_default()),
             time_ms: message.time_ms,
         }
     }

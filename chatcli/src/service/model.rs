@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use schema::error::ErrorCode;
 use schema::reply::{
-    ConversationInfo, Conversations, Found, History, Kind, LoggedIn, Mark, Marks, Message, Push, Refusal,
-    Sent, write_error, write_ok, write_ok_with, write_push,
+    Body, ConversationInfo, Conversations, Found, History, Kind, LoggedIn, Mark, Marks, Message, Push,
+    Refusal, Sent, write_error, write_ok, write_ok_with, write_push,
 };
 use schema::request::{Bound, Envelope, Request, RequestId, Target, UserRef, parse};
 use schema::{ConvId, Seq, SessionId, UserId};
@@ -318,7 +318,7 @@ impl Model {
             from_name: Cow::Borrowed(name_of(stored.from)),
             to: Some(to),
             to_name: Some(Cow::Borrowed(name_of(to))),
-            text: Cow::Owned(stored.text.clone()),
+            body: Body::text(stored.text.clone()),
             time_ms: stored.time_ms,
         }
     }
