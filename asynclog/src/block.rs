@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::frame::Frame;
-use crate::line;
 use crate::lost::Lost;
-use crate::stamp::{Stamps, now_micros};
+use crate::printer::{From, Printer};
+use crate::stamp::now_micros;
 
 /// Lines that are written together.
 #[derive(Debug, Default)]
@@ -18,16 +18,6 @@ pub(crate) struct Block {
     records: usize,
     /// Holds a record that must not wait.
     urgent: bool,
-}
-
-/// The lane of a record, and how its lines are to be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct From<'a> {
-    pub(crate) label: &'a str,
-    pub(crate) lane: u32,
-    /// Lines bear ` #lane.number`.
-    pub(crate) numbered: bool,
-    pub(crate) record_bytes_max: usize,
 }
 
 /// One line of a block.
@@ -47,10 +37,8 @@ pub(crate) struct RecordId {
 
 impl Block {
     /// Adds a record's line, which comes from this lane.
-    pub(crate) fn push(&mut self, stamps: &mut Stamps, frame: &Frame<'_>, from: From<'_>) {
-        line::push_prefix(&mut self.bytes, stamps, frame.micros, frame.level);
-        let (label, lane, numbered) = (from.label, from.lane, from.numbered);
-        line::push_text(&mut self.bytes, label, frame, numbered.then_some(lane), from.record_bytes_max);
+    pub(crate) fn push(&mut self, printer: &mut Printer, frame: &Frame<'_>, lane: u32, from: From<'_>) {
+        printer.record(&mut self.bytes, frame, from);
         let id = RecordId { lane, number: frame.number };
         self.lines.push(Line { end: self.bytes.len(), record: Some((frame.level, id)) });
         self.records += 1;
@@ -58,14 +46,14 @@ impl Block {
     }
 
     /// Adds a line of the log about itself; its text is ours and needs no escaping but for what the system said.
-    pub(crate) fn push_notice(&mut self, stamps: &mut Stamps, text: &str) {
-        line::push_notice(&mut self.bytes, stamps, Level::Warn, text);
+    pub(crate) fn push_notice(&mut self, printer: &mut Printer, text: &str) {
+        printer.notice(&mut self.bytes, Level::Warn, text);
         self.lines.push(Line { end: self.bytes.len(), record: None });
     }
 
     /// The same, but it is no trouble.
-    pub(crate) fn push_remark(&mut self, stamps: &mut Stamps, text: &str) {
-        line::push_notice(&mut self.bytes, stamps, Level::Info, text);
+    pub(crate) fn push_remark(&mut self, printer: &mut Printer, text: &str) {
+        printer.notice(&mut self.bytes, Level::Info, text);
         self.lines.push(Line { end: self.bytes.len(), record: None });
     }
 
@@ -145,7 +133,7 @@ mod tests {
 
     fn block(bodies: &[(&str, Level)]) -> Block {
         let mut block = Block::default();
-        let mut stamps = Stamps::default();
+        let mut printer = Printer::default();
         for (number, (body, level)) in (1..).zip(bodies) {
             let frame = Frame {
                 level: *level,
@@ -160,11 +148,8 @@ mod tests {
                 failed: false,
                 bytes: 0,
             };
-            block.push(
-                &mut stamps,
-                &frame,
-                From { label: "main", lane: 3, numbered: true, record_bytes_max: 8192 },
-            );
+            let from = From { label: "main", lane: Some(3), record_bytes_max: 8192 };
+            block.push(&mut printer, &frame, 3, from);
         }
         block
     }
@@ -172,7 +157,7 @@ mod tests {
     #[test]
     fn what_is_behind_a_cut_is_counted_by_whole_lines() {
         let mut block = block(&[("one", Level::Info), ("two", Level::Warn)]);
-        block.push_notice(&mut Stamps::default(), "of the log itself");
+        block.push_notice(&mut Printer::default(), "of the log itself");
         let first = block.bytes().iter().position(|byte| *byte == b'\n').unwrap() + 1;
         assert_eq!(block.lost_behind(0).by_level.total(), 2);
         assert_eq!(block.lost_behind(first - 1).by_level.total(), 2);
@@ -193,7 +178,7 @@ mod tests {
             ("three", Level::Debug),
             ("four", Level::Error),
         ]);
-        block.push_notice(&mut Stamps::default(), "of the log itself");
+        block.push_notice(&mut Printer::default(), "of the log itself");
         let lost = block.keep_warnings();
         assert_eq!((lost.by_level.info, lost.by_level.debug, lost.by_level.total()), (1, 1, 2));
         let text = String::from_utf8(block.bytes().to_vec()).unwrap();

@@ -7,7 +7,7 @@ use std::path::{self, Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -19,9 +19,13 @@ use crate::config::{
     BARRIERS_MAX, BLOCK_BYTES_MAX, BLOCKS_MAX, FRAME_EXTRA_BYTES, INTERVAL_MAX, LANE_BYTES, LANE_BYTES_MAX,
     LANE_BYTES_MIN, RECORD_BYTES, RECORD_BYTES_MIN, SHUTDOWN_MAX,
 };
-use crate::filter::{Filter, LiveFilter};
+use crate::filter::LiveFilter;
+use crate::filter_file::FilterSource;
+#[cfg(target_os = "linux")]
+use crate::filter_watch::FilterWatch;
 use crate::log_file::LogFile;
 use crate::pending::Pending;
+use crate::printer::Printer;
 use crate::rate::Rates;
 use crate::seal::Seal;
 use crate::shared::{Lanes, Shared};
@@ -29,8 +33,8 @@ use crate::sink::Sink;
 use crate::stats::Counters;
 use crate::writer::FileWriter;
 use crate::{
-    AsyncLog, FlushConfig, Guard, LogError, Overflow, RateLimit, RollConfig, SyncPolicy, caller, panic_hook,
-    shared, stamp,
+    AsyncLog, Colours, FlushConfig, Format, Guard, LogError, Overflow, RateLimit, RollConfig, SyncPolicy,
+    caller, panic_hook, shared, stamp,
 };
 
 /// Settings of a log; [`install`](Self::install) or [`build`](Self::build) starts it.
@@ -55,6 +59,9 @@ pub struct Builder {
     target: Target,
     level: LevelFilter,
     filter: String,
+    filter_file: Option<PathBuf>,
+    format: Format,
+    colours: Colours,
     flush: FlushConfig,
     lane_bytes: usize,
     record_bytes: usize,
@@ -86,6 +93,9 @@ impl Builder {
             target: Target::Stderr,
             level: LevelFilter::Info,
             filter: String::new(),
+            filter_file: None,
+            format: Format::Text,
+            colours: Colours::Terminal,
             flush: FlushConfig::default(),
             lane_bytes: LANE_BYTES,
             record_bytes: RECORD_BYTES,
@@ -127,6 +137,28 @@ impl Builder {
     /// the closest target decides. A target ends at a `::`.
     pub fn filter(mut self, filter: impl Into<String>) -> Self {
         self.filter = filter.into();
+        self
+    }
+
+    /// Reads the filter from this file, in the syntax of [`filter`](Self::filter), one or more directives a line, `#` before a comment. While there is no such file, or
+    /// nothing in it, [`filter`](Self::filter) holds.
+    ///
+    /// On Linux a change is noticed (a thread more waits for it, which makes no wake-ups); elsewhere [`Guard::reload`] reads the file again. The
+    /// file's folder must exist. A new filter, and one that cannot be read, is told in the log.
+    pub fn filter_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.filter_file = Some(path.into());
+        self
+    }
+
+    /// How records are written. Default [`Format::Text`].
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// When level letters have a colour. Default [`Colours::Terminal`]; JSON never has.
+    pub fn colours(mut self, colours: Colours) -> Self {
+        self.colours = colours;
         self
     }
 
@@ -200,12 +232,11 @@ impl Builder {
     ///
     /// Those of [`build`](Self::build), and [`LogError::AlreadyInstalled`].
     pub fn install(self) -> Result<Guard, LogError> {
-        let (log, mut guard) = self.build()?;
-        let max = log.shared.filter.max();
+        let (log, guard) = self.build()?;
         let shared = Arc::clone(&log.shared);
         log::set_boxed_logger(Box::new(log)).map_err(|_| LogError::AlreadyInstalled)?;
-        guard.installed = true;
-        log::set_max_level(max);
+        shared.filter_source.installed.store(true, Ordering::SeqCst);
+        log::set_max_level(shared.filter.max());
         panic_hook::install(shared);
         Ok(guard)
     }
@@ -215,14 +246,23 @@ impl Builder {
     /// # Errors
     ///
     /// [`LogError::Config`] or [`LogError::Filter`] for a setting that makes no sense, [`LogError::Open`] when the file cannot be opened,
-    /// [`LogError::Thread`] when the system gives no thread.
+    /// [`LogError::FilterFile`] when the filter's file cannot be read, [`LogError::Thread`] when the system gives no thread.
     pub fn build(self) -> Result<(AsyncLog, Guard), LogError> {
         self.check()?;
-        let filter = Filter::parse(&self.filter, self.level)?;
+        let filter_source = FilterSource {
+            level: self.level,
+            text: self.filter,
+            // The program may change its folder; the log stays where it was.
+            file: self.filter_file.map(|path| path::absolute(&path).unwrap_or(path)),
+            installed: AtomicBool::new(false),
+        };
+        let (filter, _) = filter_source.read()?;
+        let colours = matches!(self.target, Target::Stderr) && self.colours.are_wanted();
+        let printer = || Printer::new(self.format, colours);
         let numbered = self.sealed && matches!(self.target, Target::File(_));
         let id = shared::next_id();
-        let seal =
-            self.sealed.then(|| Seal::new(format!("{:x}-{:x}-{id:x}", stamp::now_micros(), process::id())));
+        let run = format!("{:x}-{:x}-{id:x}", stamp::now_micros(), process::id());
+        let seal = self.sealed.then(|| Seal::new(run, printer()));
         if let (Some(link), Target::File(path)) = (&self.link, &self.target) {
             make_link(path, link).map_err(|source| LogError::Open { path: link.clone(), source })?;
         }
@@ -243,9 +283,11 @@ impl Builder {
         let shared = Arc::new(Shared {
             id,
             filter: LiveFilter::new(filter),
+            filter_source,
             counters: Counters::default(),
             rates: self.rate.map(Rates::new),
             overflow: self.overflow,
+            format: self.format,
             record_bytes_max: self.record_bytes.min(longest),
             lane_bytes: self.lane_bytes,
             pending: Pending::new(flush),
@@ -269,20 +311,22 @@ impl Builder {
             jobs,
             spare,
             lanes: Vec::new(),
-            progress: Progress::default(),
+            progress: Progress::new(printer()),
         };
-        let writer = FileWriter::new(Arc::clone(&shared), to_write, emptied, sink, self.sync, ending);
+        let writer =
+            FileWriter::new(Arc::clone(&shared), to_write, emptied, sink, self.sync, printer(), ending);
         // If the second thread cannot be started, the first one sees its channel close and ends.
         let writing = start("log-writer", || writer.run())?;
         let collecting = start("log", || collector.run())?;
-        let guard = Guard {
+        let mut guard = Guard {
             shared: Arc::clone(&shared),
             threads: vec![collecting, writing],
             ended,
             shutdown_timeout: self.shutdown_timeout,
-            default_level: self.level,
-            installed: false,
+            #[cfg(target_os = "linux")]
+            watch_end: None,
         };
+        watch_filter(&mut guard)?;
         Ok((AsyncLog { shared }, guard))
     }
 
@@ -350,6 +394,22 @@ fn make_link(path: &Path, link: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn make_link(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Starts the thread that notices changes of the filter's file, if there is one.
+#[cfg(target_os = "linux")]
+fn watch_filter(guard: &mut Guard) -> Result<(), LogError> {
+    let Some(path) = &guard.shared.filter_source.file else { return Ok(()) };
+    let (watch, end) = FilterWatch::new(Arc::clone(&guard.shared), path)
+        .map_err(|source| LogError::FilterFile { path: path.clone(), source })?;
+    guard.threads.push(start("log-filter", || watch.run())?);
+    guard.watch_end = Some(end);
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn watch_filter(_: &mut Guard) -> Result<(), LogError> {
+    Ok(())
 }
 
 fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LogError> {

@@ -8,13 +8,13 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, select};
 
 use crate::barrier::Barrier;
-use crate::block::{self, Block, From};
+use crate::block::{self, Block};
 use crate::config::FlushConfig;
 use crate::frame::{Frame, Peek};
 use crate::lane::LaneReader;
 use crate::lost::{RANGES_PER_LINE, told_line};
+use crate::printer::{From, Printer};
 use crate::shared::Shared;
-use crate::stamp::Stamps;
 use crate::writer::Job;
 
 /// The log thread's state. It sleeps without a time-out when nothing is unwritten.
@@ -37,7 +37,7 @@ pub(crate) struct Collector {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     block: Block,
-    stamps: Stamps,
+    printer: Printer,
     /// When the block must go, at the latest.
     due: Option<Instant>,
     /// Taken and still counted as pending.
@@ -63,6 +63,12 @@ struct Found {
     /// The lane's place among all.
     lane_at: usize,
     start: usize,
+}
+
+impl Progress {
+    pub(crate) fn new(printer: Printer) -> Self {
+        Self { printer, ..Self::default() }
+    }
 }
 
 enum Wake {
@@ -161,15 +167,14 @@ impl Collector {
         let state = &lane.state;
         let from = From {
             label: &state.label,
-            lane: state.number,
-            numbered: self.numbered,
+            lane: self.numbered.then_some(state.number),
             record_bytes_max: self.shared.record_bytes_max,
         };
         let now = &mut self.progress;
         if now.due.is_none() {
             now.due = Some(block::due_at(frame.micros, self.flush.interval));
         }
-        now.block.push(&mut now.stamps, frame, from);
+        now.block.push(&mut now.printer, frame, state.number, from);
         now.records += 1;
         now.bytes += frame.bytes as u64;
         if now.records >= self.flush.records as u64 || now.bytes >= self.flush.bytes as u64 {
@@ -220,10 +225,10 @@ impl Collector {
                 let number = lane.state.number;
                 let ranges: Vec<_> =
                     refused.gaps.iter().map(|(first, last)| (number, *first, *last)).collect();
-                let (from, to) = (now.stamps.text(refused.from), now.stamps.text(refused.to));
+                let (from, to) = (now.printer.time(refused.from), now.printer.time(refused.to));
                 let label = &lane.state.label;
                 let why = format!("because the buffer of thread {label} was full, from {from} to {to}");
-                now.block.push_notice(&mut now.stamps, &told_line(&refused.by_level, &why, &ranges));
+                now.block.push_notice(&mut now.printer, &told_line(&refused.by_level, &why, &ranges));
             }
         }
     }

@@ -29,13 +29,16 @@ impl Default for FlushConfig {
 
 /// What a caller does when its thread's buffer is full.
 ///
-/// Threads marked by [`mark_loop_thread`](crate::mark_loop_thread) drop, whatever is set here.
+/// Threads marked by [`mark_loop_thread`](crate::mark_loop_thread) never wait: for them `Block` is as `Drop`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
     /// Drop the new record and count it.
     #[default]
     Drop,
+    /// Drop the least grave first, and count it: debug and trace records when less than half of the buffer is free, info when less than an eighth is, warnings and
+    /// errors when it is full.
+    DebugFirst,
     /// Wait for room, but never longer than this per record; then drop it and count it.
     Block {
         /// The longest wait for one record.

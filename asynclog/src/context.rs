@@ -1,16 +1,23 @@
 //! Fields that every record of a thread bears for a while: the request it works for, the user.
 
 use std::cell::RefCell;
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::marker::PhantomData;
 
-use crate::line;
+use crate::Format;
+use crate::compose;
 
 /// What a thread's fields may be long together, in bytes; what would be longer is left out, for each record copies them.
 const CONTEXT_BYTES_MAX: usize = 512;
 
 thread_local! {
-    static CONTEXT: RefCell<String> = const { RefCell::new(String::new()) };
+    static CONTEXT: RefCell<Fields> = const { RefCell::new(Fields { text: Vec::new(), json: Vec::new() }) };
+}
+
+/// A thread's fields as each format has them: which logs a thread has is not known when a field is set.
+struct Fields {
+    text: Vec<u8>,
+    json: Vec<u8>,
 }
 
 /// Keeps a field for as long as it lives. Made by [`context`]; bound to its thread.
@@ -22,13 +29,13 @@ thread_local! {
 #[derive(Debug)]
 #[must_use = "the field ends when this is dropped"]
 pub struct Context {
-    /// The text without this field and those that came after it.
-    before: usize,
+    /// The lengths without this field and those that came after it.
+    before: Option<(usize, usize)>,
     _bound: PhantomData<*const ()>,
 }
 
 /// Gives all records of this thread a field, ` key=value` behind the place of the call, until what is returned is dropped; later fields end with
-/// it. Spaces and what could forge a line are escaped. It allocates only until the thread has had its longest context.
+/// it. Spaces and what could forge a line are escaped.
 ///
 /// ```
 /// let _request = asynclog::context("conv", 55);
@@ -36,40 +43,52 @@ pub struct Context {
 /// ```
 pub fn context(key: &str, value: impl Display) -> Context {
     // Formatted outside the borrow: the value may log.
-    let mut field = Vec::new();
-    line::push_field(&mut field, key, &value);
+    let mut shown = String::new();
+    let _ = write!(shown, "{value}");
+    let (mut text, mut json) = (Vec::new(), Vec::new());
+    compose::push_text_field(&mut text, key, &shown);
+    compose::push_json_field(&mut json, key, &shown);
     let before = CONTEXT.try_with(|context| {
-        let Ok(mut context) = context.try_borrow_mut() else { return usize::MAX };
-        let before = context.len();
-        let space = usize::from(before > 0);
-        if let Ok(field) = std::str::from_utf8(&field)
-            && before + space + field.len() <= CONTEXT_BYTES_MAX
-        {
-            context.push_str(if space > 0 { " " } else { "" });
-            context.push_str(field);
+        let mut context = context.try_borrow_mut().ok()?;
+        let Fields { text: texts, json: jsons } = &mut *context;
+        let before = (texts.len(), jsons.len());
+        // One more for what separates it.
+        if texts.len() + text.len() < CONTEXT_BYTES_MAX && jsons.len() + json.len() < CONTEXT_BYTES_MAX {
+            append(texts, &text, Format::Text);
+            append(jsons, &json, Format::Json);
         }
-        before
+        Some(before)
     });
-    Context { before: before.unwrap_or(usize::MAX), _bound: PhantomData }
+    Context { before: before.ok().flatten(), _bound: PhantomData }
+}
+
+fn append(fields: &mut Vec<u8>, field: &[u8], format: Format) {
+    if !fields.is_empty() {
+        fields.push(compose::separator(format));
+    }
+    fields.extend_from_slice(field);
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
+        let Some((text, json)) = self.before else { return };
         let _ = CONTEXT.try_with(|context| {
-            if let Ok(mut context) = context.try_borrow_mut()
-                && self.before <= context.len()
-            {
-                context.truncate(self.before);
+            if let Ok(mut context) = context.try_borrow_mut() {
+                context.text.truncate(text);
+                context.json.truncate(json);
             }
         });
     }
 }
 
 /// Appends the current thread's fields.
-pub(crate) fn append_to(out: &mut Vec<u8>) {
+pub(crate) fn append_to(out: &mut Vec<u8>, format: Format) {
     let _ = CONTEXT.try_with(|context| {
         if let Ok(context) = context.try_borrow() {
-            out.extend_from_slice(context.as_bytes());
+            out.extend_from_slice(match format {
+                Format::Text => &context.text,
+                Format::Json => &context.json,
+            });
         }
     });
 }
@@ -80,7 +99,7 @@ mod tests {
 
     fn now() -> String {
         let mut out = Vec::new();
-        append_to(&mut out);
+        append_to(&mut out, Format::Text);
         String::from_utf8(out).unwrap()
     }
 

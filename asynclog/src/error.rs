@@ -24,6 +24,14 @@ pub enum LogError {
         /// Why.
         reason: &'static str,
     },
+    /// The filter's file is there and cannot be read or watched. At fault: its permissions, or whoever wrote it.
+    #[error("cannot read the log filter from {}: {source}", path.display())]
+    FilterFile {
+        /// The file, absolute.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// A setting makes no sense. At fault: the caller of [`Builder`](crate::Builder).
     #[error("bad log setting: {what}")]
     Config {

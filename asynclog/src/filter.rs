@@ -95,14 +95,21 @@ impl LiveFilter {
         self.filter.read().unwrap_or_else(PoisonError::into_inner).max()
     }
 
-    pub(crate) fn set(&self, new: Filter) {
+    /// Replaces it, and tells `max_changed` the most that any target may log before another can replace it. False when it is the same as before.
+    pub(crate) fn set(&self, new: Filter, max_changed: impl FnOnce(LevelFilter)) -> bool {
         let summary = summary(&new);
+        let max = new.max();
         let old = {
             let mut filter = self.filter.write().unwrap_or_else(PoisonError::into_inner);
+            if *filter == new {
+                return false;
+            }
             self.max.store(summary, Ordering::Relaxed);
+            max_changed(max);
             std::mem::replace(&mut *filter, new)
         };
         drop(old);
+        true
     }
 }
 
@@ -175,7 +182,11 @@ mod tests {
     fn a_new_filter_holds_at_once() {
         let filter = live("info");
         assert!(!filter.allows(Level::Debug, "a"));
-        filter.set(Filter::parse("a=debug", LevelFilter::Off).unwrap());
+        let new = Filter::parse("a=debug", LevelFilter::Off).unwrap();
+        let mut max = None;
+        assert!(filter.set(new.clone(), |level| max = Some(level)));
+        assert_eq!(max, Some(LevelFilter::Debug));
+        assert!(!filter.set(new, |_| panic!("nothing changed")));
         assert!(filter.allows(Level::Debug, "a"));
         assert!(!filter.allows(Level::Error, "b"));
     }

@@ -6,11 +6,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use log::LevelFilter;
 
-use crate::filter::Filter;
 use crate::shared::Shared;
-use crate::{LogError, LogStats, caller};
+use crate::{LogError, LogStats, ThreadStats, caller};
 
 /// Keeps a log running. Hold it in `main`; dropping it writes everything and joins both threads.
 ///
@@ -24,9 +22,9 @@ pub struct Guard {
     /// Disconnected when the file-writer has ended, which is the last to end.
     pub(crate) ended: Receiver<()>,
     pub(crate) shutdown_timeout: Duration,
-    pub(crate) default_level: LevelFilter,
-    /// It is the process's logger, whose level the facade has to know.
-    pub(crate) installed: bool,
+    /// The filter file's watch ends when this is dropped.
+    #[cfg(target_os = "linux")]
+    pub(crate) watch_end: Option<std::os::unix::net::UnixStream>,
 }
 
 impl Guard {
@@ -50,6 +48,12 @@ impl Guard {
         self.shared.stats()
     }
 
+    /// What each thread has logged that logs now, in the order of their first records. Any thread; it allocates.
+    #[must_use]
+    pub fn threads(&self) -> Vec<ThreadStats> {
+        self.shared.threads()
+    }
+
     /// Asks the file-writer to open its file anew and to write to it what there is, even if that is nothing. Does not wait. Any thread.
     ///
     /// A removed or renamed file is noticed without it, but only when there is something to write: after moving a file away, this is how to
@@ -66,13 +70,17 @@ impl Guard {
     ///
     /// [`LogError::Filter`] when it cannot be read; then the old one stays.
     pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
-        let filter = Filter::parse(filter, self.default_level)?;
-        let max = filter.max();
-        self.shared.filter.set(filter);
-        if self.installed {
-            log::set_max_level(max);
-        }
-        Ok(())
+        self.shared.set_filter(filter)
+    }
+
+    /// Reads the filter again: from its file if [`Builder::filter_file`](crate::Builder::filter_file) names one, else it is the builder's. For a
+    /// signal or an operator's command; changes of the file are noticed without it on Linux. Any thread; it reads a small file.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Filter`] or [`LogError::FilterFile`] when it cannot be read; then the old one stays.
+    pub fn reload(&self) -> Result<(), LogError> {
+        self.shared.reload()
     }
 }
 
@@ -84,6 +92,8 @@ impl Drop for Guard {
         if caller::is_inside() {
             return;
         }
+        #[cfg(target_os = "linux")]
+        drop(self.watch_end.take());
         if self.ended.recv_timeout(self.shutdown_timeout) == Err(RecvTimeoutError::Disconnected) {
             for thread in self.threads.drain(..) {
                 // A panic of the thread has been reported and its records counted as lost.

@@ -10,7 +10,7 @@ use log::Level;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::frame::{self, Peek};
-use crate::stats::{LevelCounters, LevelCounts};
+use crate::stats::{LevelCounters, LevelCounts, ThreadStats};
 
 /// What both ends of a lane see, and `stats()`.
 #[derive(Debug)]
@@ -32,6 +32,17 @@ pub(crate) struct LaneState {
 impl LaneState {
     pub(crate) fn numbered(&self) -> u64 {
         self.numbered.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn stats(&self) -> ThreadStats {
+        // First the part, then the whole.
+        let refused_by_level = self.refused.get();
+        ThreadStats {
+            thread: self.label.clone(),
+            number: self.number,
+            produced: self.numbered().max(refused_by_level.total()),
+            refused_by_level,
+        }
     }
 }
 
@@ -233,7 +244,8 @@ mod tests {
     fn frame(text: &str) -> Vec<u8> {
         let mut frame = vec![0; frame::HEAD];
         let args = format_args!("{text}");
-        crate::line::compose(&mut frame, &log::Record::builder().args(args).build(), 8192);
+        let record = log::Record::builder().args(args).build();
+        crate::compose::compose(&mut frame, &record, 8192, crate::Format::Text);
         frame
     }
 

@@ -21,7 +21,7 @@
 //!
 //! Time in UTC with microseconds, the level's letter (`E W I D T`), thread, target, place of the call, fields if there are any ([`context`] and `log`'s key-values), number (in files; the fourth thread's record 1,042), message. Newlines,
 //! control characters and the characters that reorder text on a terminal are escaped, so one record is one line
-//! and no message can forge another.
+//! and no message can forge another. [`Format::Json`] writes an object for each record instead. On a terminal the level's letter has a colour.
 //!
 //! # The way of a record
 //!
@@ -55,12 +55,18 @@ mod block;
 mod builder;
 mod caller;
 mod collector;
+mod compose;
 mod config;
 mod context;
 mod error;
+mod escape;
 mod filter;
+mod filter_file;
+#[cfg(target_os = "linux")]
+mod filter_watch;
 mod frame;
 mod guard;
+mod json;
 mod lane;
 mod line;
 mod log_file;
@@ -68,6 +74,7 @@ mod lost;
 mod panic_hook;
 mod pending;
 mod period;
+mod printer;
 mod ranges;
 mod rate;
 mod rolled;
@@ -86,8 +93,9 @@ pub use config::{FlushConfig, Overflow, RollConfig, RollEvery, SyncPolicy};
 pub use context::{Context, context};
 pub use error::LogError;
 pub use guard::Guard;
+pub use printer::{Colours, Format};
 pub use rate::RateLimit;
-pub use stats::{LevelCounts, LogStats};
+pub use stats::{LevelCounts, LogStats, ThreadStats};
 pub use verify::{Finding, RunReport, Verifier, VerifyReport};
 
 /// The README's example, compiled and run.

@@ -46,6 +46,12 @@ impl Pending {
         self.word.fetch_sub(records.wrapping_mul(RECORD).wrapping_add(bytes), Ordering::SeqCst);
     }
 
+    /// Records and bytes.
+    pub(crate) fn get(&self) -> (u64, u64) {
+        let word = self.word.load(Ordering::SeqCst);
+        (word / RECORD, word & BYTES)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.word.load(Ordering::SeqCst) == 0
     }

@@ -3,8 +3,7 @@
 use crc32fast::Hasher;
 use log::Level;
 
-use crate::line;
-use crate::stamp::Stamps;
+use crate::printer::Printer;
 
 /// How the first line of a file's part begins, behind ` | `.
 pub(crate) const OPENED: &str = "opened: run ";
@@ -25,12 +24,12 @@ pub(crate) struct Seal {
     lines: u64,
     bytes: u64,
     crc: Hasher,
-    stamps: Stamps,
+    printer: Printer,
 }
 
 impl Seal {
-    pub(crate) fn new(run: String) -> Self {
-        Self { run, part: 0, begun: false, lines: 0, bytes: 0, crc: Hasher::new(), stamps: Stamps::default() }
+    pub(crate) fn new(run: String, printer: Printer) -> Self {
+        Self { run, part: 0, begun: false, lines: 0, bytes: 0, crc: Hasher::new(), printer }
     }
 
     pub(crate) fn run(&self) -> &str {
@@ -79,7 +78,7 @@ impl Seal {
 
     fn line(&mut self, text: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
-        line::push_notice(&mut bytes, &mut self.stamps, Level::Info, text);
+        self.printer.notice(&mut bytes, Level::Info, text);
         bytes
     }
 }
@@ -94,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_part_is_closed_with_what_was_added_to_it() {
-        let mut seal = Seal::new("r".into());
+        let mut seal = Seal::new("r".into(), Printer::default());
         assert!(seal.closing().is_none());
         assert_eq!(message(&seal.opening().unwrap()), "opened: run r part 1\n");
         seal.begin();

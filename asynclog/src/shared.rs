@@ -11,15 +11,17 @@ use log::{Level, Record};
 
 use crate::barrier::Barrier;
 use crate::block::RecordId;
+use crate::compose::compose;
 use crate::config::{FRAME_BYTES_KEPT, LANE_BYTES_MIN, Overflow};
-use crate::filter::LiveFilter;
+use crate::filter::{Filter, LiveFilter};
+use crate::filter_file::FilterSource;
 use crate::frame::{self, Frame, Peek};
 use crate::lane::{self, Lane, LaneReader, LaneState, Refused};
 use crate::lost::Lost;
 use crate::pending::Pending;
 use crate::rate::{Rates, Verdict};
-use crate::stats::{Counters, LogStats};
-use crate::{LogError, caller, line, stamp};
+use crate::stats::{Counters, LogStats, ThreadStats};
+use crate::{Format, LogError, caller, line, stamp};
 
 /// One log, as everyone who holds a handle to it sees it.
 #[derive(Debug)]
@@ -27,9 +29,11 @@ pub(crate) struct Shared {
     /// Tells one log from another in a thread's list of lanes; never given twice.
     pub(crate) id: u32,
     pub(crate) filter: LiveFilter,
+    pub(crate) filter_source: FilterSource,
     pub(crate) counters: Counters,
     pub(crate) rates: Option<Rates>,
     pub(crate) overflow: Overflow,
+    pub(crate) format: Format,
     /// The longest line without its time and number.
     pub(crate) record_bytes_max: usize,
     pub(crate) lane_bytes: usize,
@@ -88,6 +92,37 @@ pub(crate) fn next_id() -> u32 {
 }
 
 impl Shared {
+    /// Replaces the filter until it is read again.
+    pub(crate) fn set_filter(&self, text: &str) -> Result<(), LogError> {
+        self.put_filter(Filter::parse(text, self.filter_source.level)?);
+        Ok(())
+    }
+
+    /// Reads the filter from where it comes from, and logs that it is another now.
+    pub(crate) fn reload(&self) -> Result<(), LogError> {
+        let (filter, text) = self.filter_source.read()?;
+        let level = self.filter_source.level;
+        if self.put_filter(filter) {
+            self.tell(Level::Info, &format!("the filter is now `{text}`, other targets at {level}"));
+        }
+        Ok(())
+    }
+
+    fn put_filter(&self, filter: Filter) -> bool {
+        self.filter.set(filter, |max| {
+            if self.filter_source.installed.load(Ordering::SeqCst) {
+                log::set_max_level(max);
+            }
+        })
+    }
+
+    /// A record of the log's own, whatever the filter.
+    pub(crate) fn tell(&self, level: Level, text: &str) {
+        let mut record = Record::builder();
+        record.level(level).target(line::OWN_TARGET);
+        self.deliver_record(&record.args(format_args!("{text}")).build());
+    }
+
     /// Formats and queues a record, if its place has not reached its limit, that has passed the filter. Waits only when `Overflow::Block` lets it.
     pub(crate) fn submit(&self, record: &Record<'_>) {
         match self.rates.as_ref().map(|rates| rates.judge(record, stamp::now_micros())) {
@@ -119,9 +154,10 @@ impl Shared {
             Overflow::Block { at_most } if !caller::never_waits() => Some(at_most),
             _ => None,
         };
+        let reserve = self.reserve(level);
         // A full buffer costs a caller that will not wait no formatting.
         let refused = self.with_lane(|lane| {
-            let full = may_wait.is_none() && !lane.has_room(LANE_BYTES_MIN);
+            let full = may_wait.is_none() && !lane.has_room(LANE_BYTES_MIN + reserve);
             if full {
                 self.refuse(lane, level);
             }
@@ -133,16 +169,31 @@ impl Shared {
         // Taken, not borrowed: what is formatted may log.
         let mut frame = CALLER.try_with(|caller| caller.frame.take()).unwrap_or_default();
         frame.resize(frame::HEAD, 0);
-        line::compose(&mut frame, record, frame::HEAD + self.record_bytes_max);
-        self.with_lane(|lane| self.deliver(lane, &mut frame, level, may_wait));
+        compose(&mut frame, record, frame::HEAD + self.record_bytes_max, self.format);
+        self.with_lane(|lane| self.deliver(lane, &mut frame, (level, reserve), may_wait));
         frame.clear();
         if frame.capacity() <= FRAME_BYTES_KEPT {
             let _ = CALLER.try_with(|caller| caller.frame.set(frame));
         }
     }
 
-    fn deliver(&self, lane: &mut Lane, frame: &mut [u8], level: Level, may_wait: Option<Duration>) {
-        let room = lane.has_room(frame.len())
+    /// The room that a record of this level leaves to graver ones.
+    fn reserve(&self, level: Level) -> usize {
+        match (self.overflow, level) {
+            (Overflow::DebugFirst, Level::Debug | Level::Trace) => self.lane_bytes / 2,
+            (Overflow::DebugFirst, Level::Info) => self.lane_bytes / 8,
+            _ => 0,
+        }
+    }
+
+    fn deliver(
+        &self,
+        lane: &mut Lane,
+        frame: &mut [u8],
+        (level, reserve): (Level, usize),
+        may_wait: Option<Duration>,
+    ) {
+        let room = lane.has_room(frame.len() + reserve)
             || may_wait.is_some_and(|at_most| lane.wait_for_room(frame.len(), at_most, || self.kick()));
         if !room {
             return self.refuse(lane, level);
@@ -205,7 +256,15 @@ impl Shared {
             self.lose_leftovers(&mut lanes);
         }
         let numbered: u64 = lanes.states.iter().map(|state| state.numbered()).sum();
-        self.counters.stats(lanes.retired + numbered)
+        let mut stats = self.counters.stats(lanes.retired + numbered);
+        stats.threads = lanes.states.len() as u64;
+        (stats.pending_records, stats.pending_bytes) = self.pending.get();
+        stats
+    }
+
+    /// What the threads have done that have a lane now.
+    pub(crate) fn threads(&self) -> Vec<ThreadStats> {
+        self.lanes().states.iter().map(|state| state.stats()).collect()
     }
 
     /// Nobody takes what came into a lane after the log thread's last look: it counts as lost.

@@ -82,10 +82,26 @@ pub struct LogStats {
     pub written: u64,
     /// Records that are not in the log and never will be, whether for a full queue, failed writing, or because the log had ended.
     pub dropped_by_level: LevelCounts,
+    /// Those of the dropped ones for which their thread's buffer had no room.
+    pub refused_by_level: LevelCounts,
+    /// Those that could not be written, or were still on their way at the end.
+    pub lost_by_level: LevelCounts,
+    /// Those that came after the end.
+    pub late_by_level: LevelCounts,
     /// Records that the rate limit kept out; they count as not produced.
     pub suppressed: u64,
+    /// Records in the threads' buffers and gathered, not yet handed to the file-writer.
+    pub pending_records: u64,
+    /// Their bytes, as they lie there.
+    pub pending_bytes: u64,
+    /// Threads that have a buffer.
+    pub threads: u64,
+    /// Bytes given to the operating system.
+    pub bytes_written: u64,
     /// How often gathered records were written out.
     pub flushes: u64,
+    /// How often the file was synced to the disk.
+    pub syncs: u64,
     /// How often opening, writing or rolling failed.
     pub write_errors: u64,
     /// How often the file was opened again: removed underneath, asked for, or after a failure.
@@ -100,6 +116,20 @@ impl LogStats {
     pub fn dropped(&self) -> u64 {
         self.dropped_by_level.total()
     }
+}
+
+/// What one thread has done, from [`Guard::threads`](crate::Guard::threads).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadStats {
+    /// Its name.
+    pub thread: String,
+    /// Its number in this log, the `3` of `#3.1042`.
+    pub number: u32,
+    /// Its records that passed the filter.
+    pub produced: u64,
+    /// Those for which its buffer had no room.
+    pub refused_by_level: LevelCounts,
 }
 
 /// Counters by level that many threads add to.
@@ -155,6 +185,8 @@ pub(crate) struct Counters {
     /// Records that the rate limit kept out.
     pub(crate) suppressed: AtomicU64,
     pub(crate) written: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) syncs: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) write_errors: AtomicU64,
     pub(crate) reopens: AtomicU64,
@@ -166,7 +198,8 @@ impl Counters {
     pub(crate) fn stats(&self, numbered: u64) -> LogStats {
         let written = self.written.load(Ordering::SeqCst);
         let late = self.late.get();
-        let dropped = self.refused.get().plus(&self.lost.get()).plus(&late);
+        let (refused, lost) = (self.refused.get(), self.lost.get());
+        let dropped = refused.plus(&lost).plus(&late);
         // A record counts as numbered a moment after it is in its buffer, when it may be written already.
         let produced = (numbered + late.total()).max(written + dropped.total());
         LogStats {
@@ -174,10 +207,16 @@ impl Counters {
             suppressed: self.suppressed.load(Ordering::SeqCst),
             written,
             dropped_by_level: dropped,
+            refused_by_level: refused,
+            lost_by_level: lost,
+            late_by_level: late,
+            bytes_written: self.bytes_written.load(Ordering::SeqCst),
+            syncs: self.syncs.load(Ordering::SeqCst),
             flushes: self.flushes.load(Ordering::SeqCst),
             write_errors: self.write_errors.load(Ordering::SeqCst),
             reopens: self.reopens.load(Ordering::SeqCst),
             rolls: self.rolls.load(Ordering::SeqCst),
+            ..LogStats::default()
         }
     }
 }

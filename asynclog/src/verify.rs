@@ -9,6 +9,7 @@ use std::io::{self, BufRead};
 
 use crc32fast::Hasher;
 
+use crate::json;
 use crate::line::OWN_TARGET;
 use crate::ranges::Ranges;
 use crate::seal::{CLOSED, ENDED, OPENED};
@@ -149,10 +150,10 @@ impl Verifier {
     }
 
     fn line(&mut self, place: &Place<'_>, line: &[u8], part: &mut Option<Part>) {
-        let Some((head, message)) = split(line) else {
+        let Some(read) = Line::read(line) else {
             return self.torn(place, line, part);
         };
-        match own(head, message) {
+        match own(&read) {
             Some(Own::Opened { run, part: number }) => self.open(place, run, number, part),
             Some(Own::Closed { run, part: number, lines, bytes, crc }) => {
                 self.close(place, (run, number, lines, bytes, crc), part.take());
@@ -176,7 +177,7 @@ impl Verifier {
                         None
                     }
                     Some(_) => Some("a line of another run".into()),
-                    None => run.record(head),
+                    None => run.record(&read),
                 };
                 if let Some(problem) = problem {
                     self.find(place, &problem);
@@ -276,10 +277,10 @@ impl Part {
 }
 
 impl Run {
-    fn record(&mut self, head: &str) -> Option<String> {
-        let Some((lane, number)) = head.rsplit(' ').next().and_then(record_id) else {
+    fn record(&mut self, line: &Line<'_>) -> Option<String> {
+        let Some((lane, number)) = line.id else {
             // What the log says of itself has no number.
-            return (target(head) != Some(OWN_TARGET)).then(|| "a record without a number".into());
+            return (!line.is_own()).then(|| "a record without a number".into());
         };
         self.written += 1;
         match self.lanes.entry(lane).or_default().add(number, number) {
@@ -322,24 +323,45 @@ impl Run {
     }
 }
 
-/// The fields before ` | ` and the message, if it is a line of ours.
-fn split(line: &[u8]) -> Option<(&str, &str)> {
-    let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
-    let (head, message) = text.split_once(" | ")?;
-    let fields = head.split(' ').count();
-    let begins_as_ours =
-        head.as_bytes().get(..11).is_some_and(|date| date.ends_with(b"T") && date.get(4) == Some(&b'-'));
-    (fields >= 5 && begins_as_ours).then_some((head, message))
+/// What is read of a line of ours, in either format.
+struct Line<'a> {
+    target: &'a str,
+    /// None for what the log says of itself.
+    id: Option<(u32, u64)>,
+    message: &'a str,
 }
 
-fn target(head: &str) -> Option<&str> {
-    head.split(' ').nth(3)
+impl<'a> Line<'a> {
+    /// None if it is no line of ours.
+    fn read(line: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
+        if text.starts_with('{') {
+            let json::JsonLine { target, number, message } = json::read(text)?;
+            return Some(Self { target, id: number.and_then(numbers), message });
+        }
+        let (head, message) = text.split_once(" | ")?;
+        let begins_as_ours =
+            head.as_bytes().get(..11).is_some_and(|date| date.ends_with(b"T") && date.get(4) == Some(&b'-'));
+        let fields: Vec<&str> = head.split(' ').collect();
+        let target = *fields.get(3).filter(|_| begins_as_ours && fields.len() >= 5)?;
+        Some(Self { target, id: fields.last().and_then(|field| record_id(field)), message })
+    }
+
+    fn is_own(&self) -> bool {
+        // A record with this target has a number, as all records do, and is none of ours.
+        self.target == OWN_TARGET && self.id.is_none()
+    }
+}
+
+/// Reads `3.1042`.
+fn numbers(text: &str) -> Option<(u32, u64)> {
+    let (lane, number) = text.split_once('.')?;
+    Some((lane.parse().ok()?, number.parse().ok().filter(|number| *number > 0)?))
 }
 
 /// Reads `#3.1042`.
 fn record_id(text: &str) -> Option<(u32, u64)> {
-    let (lane, number) = text.strip_prefix('#')?.split_once('.')?;
-    Some((lane.parse().ok()?, number.parse().ok().filter(|number| *number > 0)?))
+    numbers(text.strip_prefix('#')?)
 }
 
 /// Reads `#3.1042` or `#3.1042-1050`.
@@ -353,13 +375,11 @@ fn record_range(text: &str) -> Option<(u32, u64, u64)> {
     }
 }
 
-fn own<'a>(head: &str, message: &'a str) -> Option<Own<'a>> {
-    // A record with this target has a number, as all records do, and is none of ours.
-    if target(head) != Some(OWN_TARGET)
-        || head.rsplit(' ').next().is_some_and(|field| record_id(field).is_some())
-    {
+fn own<'a>(line: &Line<'a>) -> Option<Own<'a>> {
+    if !line.is_own() {
         return None;
     }
+    let message = line.message;
     if let Some((total, rest)) = message.split_once(" records dropped ") {
         let ranges = rest.split(' ').filter_map(record_range).collect();
         return Some(Own::Dropped { total: total.parse().ok()?, ranges });

@@ -14,10 +14,11 @@ use crate::block::Block;
 use crate::config::{HELD_BYTES_MAX, HELD_RESERVE_BYTES, RETRY_MAX, RETRY_MIN, SyncPolicy};
 use crate::log_file::Continuity;
 use crate::lost::{Lost, RANGES_PER_LINE, told_line};
+use crate::printer::Printer;
 use crate::seal::ENDED;
 use crate::shared::Shared;
 use crate::sink::Sink;
-use crate::stamp::{Stamps, now_micros};
+use crate::stamp::now_micros;
 
 /// Outages that follow each other closely are told of on standard error once in this time.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -47,7 +48,7 @@ pub(crate) struct FileWriter {
     outage: Option<Outage>,
     /// When the operator was told of an outage the last time.
     told: Option<Instant>,
-    stamps: Stamps,
+    printer: Printer,
     /// Lost because writing failed, and not told yet.
     lost: Lost,
     /// Dropped with the thread's state, which tells the guard that it ended.
@@ -70,6 +71,7 @@ impl FileWriter {
         spare: Sender<Block>,
         sink: Sink,
         sync: SyncPolicy,
+        printer: Printer,
         ended: Sender<()>,
     ) -> Self {
         Self {
@@ -84,7 +86,7 @@ impl FileWriter {
             done: 0,
             outage: None,
             told: None,
-            stamps: Stamps::default(),
+            printer,
             lost: Lost::default(),
             _ended: ended,
         }
@@ -201,8 +203,9 @@ impl FileWriter {
     fn sync_now(&mut self) -> io::Result<()> {
         self.sync_at = None;
         let result = self.sink.sync();
-        if let Err(error) = &result {
-            self.failed(error);
+        match &result {
+            Ok(()) => drop(self.shared.counters.syncs.fetch_add(1, Ordering::SeqCst)),
+            Err(error) => self.failed(error),
         }
         result
     }
@@ -222,7 +225,9 @@ impl FileWriter {
     fn write_held(&mut self) -> io::Result<()> {
         while let Some(block) = self.held.front() {
             while let Some(rest) = block.bytes().get(self.done..).filter(|rest| !rest.is_empty()) {
-                self.done += self.sink.write(rest)?;
+                let written = self.sink.write(rest)?;
+                self.done += written;
+                self.shared.counters.bytes_written.fetch_add(written as u64, Ordering::SeqCst);
             }
             self.shared.counters.written.fetch_add(block.records() as u64, Ordering::SeqCst);
             self.done = 0;
@@ -260,16 +265,16 @@ impl FileWriter {
     fn notice(&mut self) -> Option<Block> {
         let mut notice = Block::default();
         if let Some(outage) = self.outage.take() {
-            let from = self.stamps.text(outage.since);
-            let to = self.stamps.text(now_micros());
+            let from = self.printer.time(outage.since);
+            let to = self.printer.time(now_micros());
             let why = format!("because writing failed from {from} to {to}: {}", outage.error);
             for line in std::mem::take(&mut self.lost).told(&why) {
-                notice.push_notice(&mut self.stamps, &line);
+                notice.push_notice(&mut self.printer, &line);
             }
         }
         if let Some(trouble) = self.sink.take_trouble() {
             self.shared.counters.write_errors.fetch_add(1, Ordering::SeqCst);
-            notice.push_notice(&mut self.stamps, &trouble);
+            notice.push_notice(&mut self.printer, &trouble);
         }
         (!notice.is_empty()).then_some(notice)
     }
@@ -284,18 +289,18 @@ impl FileWriter {
                 let ranges: Vec<_> = refused.gaps.iter().map(|(first, last)| (lane, *first, *last)).collect();
                 for part in ranges.chunks(RANGES_PER_LINE) {
                     let why = format!("because the buffer of thread {label} was full");
-                    last.push_notice(&mut self.stamps, &told_line(&refused.by_level, &why, part));
+                    last.push_notice(&mut self.printer, &told_line(&refused.by_level, &why, part));
                 }
             }
             if lost.by_level.total() > 0 {
                 for line in lost.told("because the log ended") {
-                    last.push_notice(&mut self.stamps, &line);
+                    last.push_notice(&mut self.printer, &line);
                 }
             }
             let written = self.shared.counters.written.load(Ordering::SeqCst);
             let dropped = produced.saturating_sub(written);
             let sums = format!("{ENDED}{run} produced {produced} written {written} dropped {dropped}");
-            last.push_remark(&mut self.stamps, &sums);
+            last.push_remark(&mut self.printer, &sums);
             self.hold(last);
             let _ = self.attempt();
         }

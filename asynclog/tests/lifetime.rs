@@ -183,3 +183,21 @@ fn many_logs_live_side_by_side() {
         assert_eq!(gate.messages(), [n.to_string()]);
     }
 }
+
+#[test]
+fn statistics_tell_what_is_under_way_and_where_the_rest_went() {
+    let gate = Gate::default();
+    let (log, guard) = Builder::new().writer(gate.clone()).flush(never()).build().unwrap();
+    info(&log, "one");
+    info(&log, "two");
+    let stats = guard.stats();
+    assert_eq!((stats.produced, stats.pending_records, stats.threads), (2, 2, 1));
+    assert!(stats.pending_bytes > 0 && stats.bytes_written == 0);
+    guard.barrier(LONG).unwrap();
+    let stats = guard.stats();
+    assert_eq!((stats.written, stats.pending_records, stats.pending_bytes), (2, 0, 0));
+    assert_eq!(stats.bytes_written, gate.text().len() as u64);
+    drop(guard);
+    info(&log, "late");
+    assert_eq!((log.stats().late_by_level.info, log.stats().dropped()), (1, 1));
+}

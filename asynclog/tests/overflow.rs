@@ -178,3 +178,31 @@ fn produced_is_written_plus_dropped_under_overload() {
     }
     assert_eq!(seen, stats.written);
 }
+
+#[test]
+fn debug_is_shed_first_then_info_and_warnings_only_by_a_full_buffer() {
+    let gate = Gate::default();
+    let builder = Builder::new().level(log::LevelFilter::Trace).writer(gate.clone()).thread_buffer(4096);
+    let builder = builder.overflow(Overflow::DebugFirst).flush(one_by_one());
+    let (log, guard) = builder.build().unwrap();
+    gate.shut();
+    let mut logged = 0;
+    // Nobody empties the buffer once the log thread is stuck, so each level is refused from one moment on.
+    for level in [Level::Debug, Level::Info, Level::Warn] {
+        wait_until("a drop", || {
+            say(&log, level, "filling");
+            logged += 1;
+            log.stats().dropped_by_level.of(level) > 0
+        });
+        (0..30).for_each(|_| say(&log, level, "filling"));
+        logged += 30;
+        for graver in Level::iter().filter(|graver| *graver < level) {
+            assert_eq!(log.stats().dropped_by_level.of(graver), 0, "{level} is dropped, {graver} is not");
+        }
+    }
+    let stats = guard.threads().pop().unwrap();
+    assert_eq!((stats.produced, stats.refused_by_level), (logged, log.stats().refused_by_level));
+    let messages = finish(&guard, &gate);
+    assert_eq!(told_drops(&messages), guard.stats().dropped());
+    assert_eq!(guard.stats().produced, guard.stats().written + guard.stats().dropped());
+}

@@ -25,7 +25,7 @@ const FILE: &str = "ASYNCLOG_TEST_FILE";
 
 type Case = (&'static str, fn());
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     ("returning_from_main_writes_all", returning_from_main_writes_all),
     ("threads_that_end_with_main_lose_nothing", threads_that_end_with_main_lose_nothing),
     ("a_panic_in_main_is_the_last_record_and_nothing_is_lost", a_panic_in_main_is_the_last_record),
@@ -34,6 +34,7 @@ const CASES: [Case; 8] = [
     ("the_hook_that_was_set_before_is_still_called", the_hook_that_was_set_before_is_still_called),
     ("a_process_has_one_logger_and_its_filter_reaches_the_facade", one_logger_and_its_filter),
     ("a_file_at_its_size_limit_stops_nothing", a_file_at_its_size_limit_stops_nothing),
+    ("level_letters_have_colours_on_a_terminal_only", level_letters_have_colours_on_a_terminal_only),
 ];
 
 fn main() -> ExitCode {
@@ -114,6 +115,10 @@ fn child_main(name: &str) {
             thread::spawn(|| panic!("logged")).join().unwrap_err();
             drop(guard);
             thread::spawn(|| panic!("after the end")).join().unwrap_err();
+        }
+        "stderr" => {
+            let _guard = Builder::new().install().unwrap();
+            log::warn!("a warning");
         }
         "filter" => child_filter(),
         "limit" => child_limit(),
@@ -249,4 +254,55 @@ fn a_file_at_its_size_limit_stops_nothing() {
     }
     assert_eq!(found, (0..200).map(|n| format!("{n:0100}")).collect());
     assert!(told > 0);
+}
+
+fn level_letters_have_colours_on_a_terminal_only() {
+    let (_dir, file) = in_folder();
+    let plain = run("stderr", &file).stderr;
+    assert!(plain.windows(11).any(|part| part == b"Z W main pr") && !plain.contains(&0x1b), "{plain:?}");
+
+    let on_terminal = |name: &str, value: &str| {
+        let terminal = Terminal::new();
+        let mut child = command("stderr", &file);
+        child.env_remove("NO_COLOR").env("TERM", "xterm").env(name, value).stderr(terminal.end());
+        let status = child.status().unwrap();
+        // Its other end closes with it.
+        drop(child);
+        assert!(status.success());
+        terminal.shown()
+    };
+    let coloured = on_terminal("TERM", "xterm");
+    assert!(coloured.contains("Z \x1b[33mW\x1b[0m main process "), "{coloured:?}");
+    for (name, value) in [("TERM", "dumb"), ("NO_COLOR", "1")] {
+        let plain = on_terminal(name, value);
+        assert!(plain.contains("Z W main process ") && !plain.contains('\x1b'), "{plain:?}");
+    }
+}
+
+/// A terminal that nobody looks at.
+struct Terminal(std::os::fd::OwnedFd);
+
+impl Terminal {
+    fn new() -> Self {
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let ours = rustix::pty::openpt(flags).unwrap();
+        rustix::pty::unlockpt(&ours).unwrap();
+        Self(ours)
+    }
+
+    fn end(&self) -> std::fs::File {
+        let name = rustix::pty::ptsname(&self.0, Vec::new()).unwrap();
+        std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap()
+    }
+
+    /// What was written to it, once all who could write are gone.
+    fn shown(self) -> String {
+        let mut shown = Vec::new();
+        let mut buffer = [0; 4096];
+        // The end of a terminal is an error.
+        while let Ok(read @ 1..) = rustix::io::read(&self.0, &mut buffer) {
+            shown.extend_from_slice(&buffer[..read]);
+        }
+        String::from_utf8(shown).unwrap()
+    }
 }
