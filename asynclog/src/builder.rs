@@ -300,6 +300,7 @@ impl Builder {
             reopen_wanted: AtomicBool::new(false),
             drops_unsaid: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            process: process::id(),
             gone: AtomicBool::new(false),
         });
         let collector = Collector {

@@ -13,7 +13,8 @@ use crate::{LogError, LogStats, ThreadStats, caller};
 /// Keeps a log running. Hold it in `main`; dropping it writes everything and joins both threads.
 ///
 /// Whoever logs afterwards does no harm: the record is counted as dropped. Dropping waits for a writer that hangs no longer than
-/// [`Builder::shutdown_timeout`](crate::Builder::shutdown_timeout); then its thread is left behind.
+/// [`Builder::shutdown_timeout`](crate::Builder::shutdown_timeout); then its thread is left behind. In a fork of the process it does nothing, for the
+/// threads are not there.
 #[derive(Debug)]
 #[must_use = "the log ends when its guard is dropped"]
 pub struct Guard {
@@ -89,7 +90,7 @@ impl Drop for Guard {
         self.shared.closing.store(true, Ordering::SeqCst);
         self.shared.kick();
         // From one of the log's own threads (a caller's own `Write` that owns the guard) it would wait for itself.
-        if caller::is_inside() {
+        if caller::is_inside() || self.shared.is_forked() {
             return;
         }
         #[cfg(target_os = "linux")]

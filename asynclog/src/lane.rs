@@ -113,8 +113,8 @@ impl Lane {
         self.ring.slots() >= bytes
     }
 
-    /// Waits for room, but no longer than `at_most`; `wake` wakes the log thread.
-    pub(crate) fn wait_for_room(&self, bytes: usize, at_most: Duration, wake: impl Fn()) -> bool {
+    /// Waits for room, but no longer than `at_most`; `wake` wakes the log thread, and is false when there is none.
+    pub(crate) fn wait_for_room(&self, bytes: usize, at_most: Duration, wake: impl Fn() -> bool) -> bool {
         let until = Instant::now().checked_add(at_most);
         loop {
             self.state.waits.store(true, Ordering::SeqCst);
@@ -123,7 +123,9 @@ impl Lane {
             if self.has_room(bytes) {
                 return true;
             }
-            wake();
+            if !wake() {
+                return false;
+            }
             let woken = match until {
                 Some(until) => self.room.recv_deadline(until).is_ok(),
                 None => self.room.recv().is_ok(),

@@ -35,6 +35,8 @@
 //! `kill -9`, `abort` and [`std::process::exit`] lose what is not written yet: at most what the flush settings say, as
 //! long as the disk keeps up.
 //!
+//! A `fork` without `exec` has none of the log's threads: what it logs is dropped, it waits for nothing, and the file stays its parent's.
+//!
 //! # Nothing is lost unseen
 //!
 //! A caller never waits, unless [`Overflow::Block`] says so, and a thread that called [`mark_loop_thread`] never does. A record for which there is no room

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) drops_unsaid: AtomicBool,
     /// The guard is being dropped.
     pub(crate) closing: AtomicBool,
+    /// The process that has the log's threads: a fork has none.
+    pub(crate) process: u32,
     /// The log thread takes no more. Set before it looks into the lanes for the last time.
     pub(crate) gone: AtomicBool,
 }
@@ -299,9 +302,23 @@ impl Shared {
         (all, std::mem::take(&mut lanes.leftovers), produced)
     }
 
-    /// Wakes the log thread, without waiting: when a wake-up is in hand already, that one will do.
-    pub(crate) fn kick(&self) {
+    /// Wakes the log thread, without waiting: when a wake-up is in hand already, that one will do. False when there is none to be woken.
+    pub(crate) fn kick(&self) -> bool {
+        if self.is_forked() {
+            return false;
+        }
         let _ = self.kicks.try_send(());
+        true
+    }
+
+    /// This is a fork of the log's process: nobody takes anything, and a lock may be held by a thread that is not here. Asked where something is to
+    /// be woken or waited for, as it is a system call.
+    pub(crate) fn is_forked(&self) -> bool {
+        let forked = process::id() != self.process;
+        if forked {
+            self.gone.store(true, Ordering::SeqCst);
+        }
+        forked
     }
 
     /// Wishes for a flush and does not wait for it.
@@ -315,7 +332,7 @@ impl Shared {
         let until = Instant::now().checked_add(timeout);
         let (done, answer) = bounded::<io::Result<()>>(1);
         let left = || until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
-        if self.gone.load(Ordering::SeqCst) {
+        if self.is_forked() || self.gone.load(Ordering::SeqCst) {
             return Err(LogError::Closed);
         }
         if self.barriers.send_timeout(Barrier { done }, left()).is_err() {

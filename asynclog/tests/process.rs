@@ -13,11 +13,17 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::env;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use asynclog::{Builder, Guard, LogError};
+use asynclog::{Builder, Guard, LogError, Overflow};
 use common::{LONG, messages_of, never};
 
 const CHILD: &str = "ASYNCLOG_TEST_CHILD";
@@ -25,7 +31,7 @@ const FILE: &str = "ASYNCLOG_TEST_FILE";
 
 type Case = (&'static str, fn());
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 11] = [
     ("returning_from_main_writes_all", returning_from_main_writes_all),
     ("threads_that_end_with_main_lose_nothing", threads_that_end_with_main_lose_nothing),
     ("a_panic_in_main_is_the_last_record_and_nothing_is_lost", a_panic_in_main_is_the_last_record),
@@ -34,6 +40,8 @@ const CASES: [Case; 9] = [
     ("the_hook_that_was_set_before_is_still_called", the_hook_that_was_set_before_is_still_called),
     ("a_process_has_one_logger_and_its_filter_reaches_the_facade", one_logger_and_its_filter),
     ("a_file_at_its_size_limit_stops_nothing", a_file_at_its_size_limit_stops_nothing),
+    ("a_fork_waits_for_nothing_and_writes_nothing", a_fork_waits_for_nothing_and_writes_nothing),
+    ("a_shutdown_by_signal_writes_all_and_is_proven", a_shutdown_by_signal_writes_all_and_is_proven),
     ("level_letters_have_colours_on_a_terminal_only", level_letters_have_colours_on_a_terminal_only),
 ];
 
@@ -120,6 +128,8 @@ fn child_main(name: &str) {
             let _guard = Builder::new().install().unwrap();
             log::warn!("a warning");
         }
+        "fork" => child_fork(),
+        "signal" => child_signal(),
         "filter" => child_filter(),
         "limit" => child_limit(),
         other => panic!("no child is called {other}"),
@@ -168,7 +178,104 @@ fn child_limit() {
     assert_eq!((stats.produced, stats.written), (200, 200));
 }
 
+/// Forks while its threads log, so that the log's own threads are met in all their states.
+fn child_fork() {
+    let overflow = Overflow::Block { at_most: Duration::from_secs(100_000) };
+    let builder = Builder::new().file(env::var(FILE).unwrap()).overflow(overflow).thread_buffer(16 * 1024);
+    let guard = Arc::new(builder.install().unwrap());
+    let end = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..2)
+        .map(|_| {
+            let end = Arc::clone(&end);
+            thread::spawn(move || {
+                while !end.load(Ordering::Relaxed) {
+                    log::info!("in the parent");
+                    thread::yield_now();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..50 {
+        log::info!("a fork follows");
+        let in_fork = Arc::clone(&guard);
+        let mut command = Command::new("true");
+        let work = move || {
+            (0..1000).for_each(|n| log::info!("in the fork {n}"));
+            log::error!("in the fork, at once");
+            match in_fork.barrier(LONG) {
+                Err(LogError::Closed) => Ok(()),
+                _ => Err(std::io::ErrorKind::Other.into()),
+            }
+        };
+        #[expect(unsafe_code, reason = "the only fork that std has")]
+        // SAFETY: what runs between fork and exec takes memory and no lock that another thread of the parent may hold, but that of the allocator, which
+        // the C library releases in a fork.
+        unsafe {
+            command.pre_exec(work);
+        }
+        assert!(command.status().unwrap().success());
+    }
+    end.store(true, Ordering::Relaxed);
+    callers.into_iter().for_each(|caller| caller.join().unwrap());
+    drop(guard);
+}
+
+/// Ends as a server does: a signal stops the main thread's wait, while others still log.
+fn child_signal() {
+    let guard = Builder::new().file(env::var(FILE).unwrap()).flush(never()).install().unwrap();
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM]).unwrap();
+    for _ in 0..4 {
+        thread::spawn(|| {
+            loop {
+                log::info!("at work");
+                thread::yield_now();
+            }
+        });
+    }
+    log_numbers(100);
+    println!("ready");
+    assert_eq!(signals.forever().next(), Some(signal_hook::consts::SIGTERM));
+    log::info!("stopping");
+    drop(guard);
+}
+
 // The cases.
+
+fn verified(file: &Path) -> asynclog::RunReport {
+    let mut verifier = asynclog::Verifier::default();
+    verifier.read("a.log", BufReader::new(File::open(file).unwrap())).unwrap();
+    let mut report = verifier.finish();
+    assert!(report.is_proven() && report.runs[0].whole, "{report:?}");
+    report.runs.remove(0)
+}
+
+fn a_fork_waits_for_nothing_and_writes_nothing() {
+    let (_dir, file) = in_folder();
+    let output = run("fork", &file);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(verified(&file).dropped, 0);
+    let messages = messages_of(&file);
+    assert_eq!(messages.iter().filter(|message| *message == "a fork follows").count(), 50);
+    assert!(messages.iter().all(|message| !message.contains("in the fork")));
+}
+
+fn a_shutdown_by_signal_writes_all_and_is_proven() {
+    let (_dir, file) = in_folder();
+    let mut child = command("signal", &file).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let run = verified(&file);
+    let messages = messages_of(&file);
+    for expected in numbers(100).iter().map(String::as_str).chain(["stopping"]) {
+        assert_eq!(messages.iter().filter(|message| *message == expected).count(), 1, "{expected}");
+    }
+    // Whoever still logged was written or counted.
+    assert!(run.written > 101);
+}
 
 fn returning_from_main_writes_all() {
     let (_dir, file) = in_folder();
@@ -290,9 +397,9 @@ impl Terminal {
         Self(ours)
     }
 
-    fn end(&self) -> std::fs::File {
+    fn end(&self) -> File {
         let name = rustix::pty::ptsname(&self.0, Vec::new()).unwrap();
-        std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap()
+        File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap()
     }
 
     /// What was written to it, once all who could write are gone.
