@@ -72,6 +72,11 @@ const SCRIPTS: &str = r#"SCRIPT MODE
     conversations                all conversations
     who NAME                     look a user up
     read NAME                    mark what has arrived from NAME as read
+    friend add|accept|reject|remove USER, friends, block USER, unblock USER, blocked
+    group create [--open] NAME, group join|leave|members GROUP,
+    group invite|kick USER GROUP, group role USER ROLE GROUP,
+    group rename #NUMBER NAME, groups
+                                 GROUP is #NUMBER or #NAME; so is NAME in send, history, read
     quit                         as the end of the input
 
   One event per line out, flushed at once. Texts are JSON strings, so an event is always one line.
@@ -79,13 +84,21 @@ const SCRIPTS: &str = r#"SCRIPT MODE
     registered USER                       online USER NAME          (also after each reconnect)
     synced                                offline "WHY"
     message CONV SEQ FROM "TEXT"          an entry arrived: each exactly once, whatever happens
+    event CONV SEQ FROM WHAT USER …       the same for what happens to a group; WHAT is created,
+                                          joined, left, kicked, renamed or role
     sent CONV SEQ TO                      an own message is stored for good
     delivered CONV SEQ WHO                WHO's device has everything up to SEQ
     read CONV SEQ WHO                     WHO has read everything up to SEQ
     typing CONV WHO                       reset CONV SEQ
     entry CONV SEQ FROM "TEXT"            then: history CONV COUNT more|all
     conversation CONV UNREAD LAST NAME    then: conversations COUNT
+    friend WHAT USER NAME                 WHAT is requested, accepted, rejected or removed
+    presence USER NAME online|offline     invite CONV FROM "NAME"
     user USER NAME online|offline         marked CONV SEQ
+    created CONV                          done (a command about friends or groups)
+    friendship USER NAME STATE online|offline  then: friends COUNT
+    blocked COUNT NAME …                  group CONV ROLE|invited MEMBERS "NAME"  then: groups COUNT
+    member CONV USER NAME ROLE online|offline  then: members CONV COUNT more|all
     token TOKEN                           bye CODE "MESSAGE"
     error CODE "MESSAGE"                  a command failed; CODE is the protocol's, or one of
                                           usage, timeout, not_logged_in, busy, bad_reply

@@ -41,6 +41,12 @@ pub(crate) const CURSORS_PER_LINE: usize = 1_000;
 /// Entries asked for in one page of a history or of the list of conversations: the protocol's greatest `limit`.
 pub(crate) const PAGE: usize = schema::limits::LIST_LIMIT_MAX;
 
+/// Members of a group that are asked for: enough to know whom to complete and who is online. Larger groups tell the first of them.
+pub(crate) const MEMBERS_KEPT: usize = 1_000;
+
+/// Names of users that are remembered, to be shown in place of numbers.
+pub(crate) const NAMES_KEPT: usize = 50_000;
+
 /// Conversations whose marks are asked for after a login: those that one looks at.
 pub(crate) const MARKS_ASKED_MAX: usize = 20;
 

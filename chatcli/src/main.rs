@@ -6,6 +6,7 @@ mod error;
 mod limits;
 mod logging;
 mod net;
+mod order;
 mod script;
 mod secret;
 mod service;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::order::Order;
 use crate::secret::Secret;
 use crate::service::Refusal;
 
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Read {
         name: String,
     },
+    /// Something about friends or groups.
+    Order(Order),
     Quit,
 }
 
@@ -57,6 +60,9 @@ impl Command {
     }
 
     fn read(word: &str, rest: &str) -> Result<Self, Refusal> {
+        if let Some(order) = Order::parse(word, rest) {
+            return order.map(Self::Order).map_err(|usage| Refusal::new("usage", usage));
+        }
         let command = match word {
             "register" | "login" => {
                 let (name, password) = split(rest);
@@ -143,6 +149,12 @@ mod tests {
     }
 
     #[test]
+    fn commands_about_groups_are_those_of_the_screen() {
+        let expected = Order::Create { name: "the lunch".into(), open: false };
+        assert_eq!(parse("group create the lunch\r\n"), Command::Order(expected));
+    }
+
+    #[test]
     fn numbers_have_defaults() {
         let wait = |count, timeout| Command::Wait { event: "message".into(), count, timeout };
         assert_eq!(parse("wait message"), wait(1, None));
@@ -154,7 +166,17 @@ mod tests {
 
     #[test]
     fn what_is_no_command_says_how_it_should_be() {
-        for bad in ["send", "send bob", "send bob ", "login amy", "wait", "wait message x", "dance", "who"] {
+        for bad in [
+            "send",
+            "send bob",
+            "send bob ",
+            "login amy",
+            "wait",
+            "wait message x",
+            "dance",
+            "who",
+            "group create",
+        ] {
             let refusal = Command::parse(bad).unwrap_err();
             assert_eq!(refusal.code, "usage", "{bad}");
         }

@@ -144,6 +144,12 @@ impl<W: Write> Script<W> {
             | Event::History { ticket, .. }
             | Event::Conversations { ticket, .. }
             | Event::Found { ticket, .. }
+            | Event::Done { ticket }
+            | Event::Friends { ticket, .. }
+            | Event::Blocked { ticket, .. }
+            | Event::GroupCreated { ticket, .. }
+            | Event::Members { ticket, .. }
+            | Event::Groups { ticket, .. }
             | Event::Marked { ticket, .. } => Some(*ticket),
             Event::Refused { ticket, .. } => {
                 // What was given up has been counted already.
@@ -194,6 +200,11 @@ impl<W: Write> Script<W> {
             Command::Logout => self.client.service.ask(now, Question::Logout),
             Command::Conversations => self.client.service.ask(now, Question::Conversations),
             Command::Who { name } => self.client.service.ask(now, Question::FindUser { name }),
+            Command::Order(order) => {
+                self.settle(|_| false)?;
+                let asked = order.question(&self.client.service, None);
+                asked.and_then(|question| self.client.service.ask(now, question))
+            }
             Command::History { name, count } => match self.conversation_with(&name)? {
                 Some(conv) => self.client.service.ask(now, Question::History { conv, before: None, count }),
                 None => Err(no_conversation(&name)),
@@ -230,7 +241,14 @@ impl<W: Write> Script<W> {
         if !self.run_until(self.config.timeout, room)? {
             return self.fail(&timed_out("too many messages are not answered"));
         }
-        match self.client.service.send(Instant::now(), To::User(name), text) {
+        if name.starts_with('#') {
+            self.settle(|_| false)?;
+        }
+        let to = match name.starts_with('#') {
+            true => self.client.service.find_group(&name).map(To::Conv),
+            false => Ok(To::User(name)),
+        };
+        match to.and_then(|to| self.client.service.send(Instant::now(), to, text)) {
             Ok(ticket) => {
                 self.open.insert(ticket);
                 self.say_news()
@@ -264,13 +282,27 @@ impl<W: Write> Script<W> {
         self.fail(&timed_out(format!("{came} of {count} `{event}` came")))
     }
 
-    /// The conversation with a user, once the list of them is here.
-    fn conversation_with(&mut self, name: &str) -> Result<Option<ConvId>, CliError> {
-        let known = |script: &Self| script.client.service.conversation_with(name).map(|found| found.conv);
+    /// Waits until the list of conversations is here, or what is looked for.
+    fn settle(&mut self, known: impl Fn(&Self) -> bool) -> Result<(), CliError> {
         if self.client.service.me().is_some() {
             self.run_until(self.config.timeout, |script| {
-                script.client.service.phase() == Phase::Online || known(script).is_some()
+                script.client.service.phase() == Phase::Online || known(script)
             })?;
+        }
+        Ok(())
+    }
+
+    /// The conversation with a user or of a group, once the list of them is here.
+    fn conversation_with(&mut self, name: &str) -> Result<Option<ConvId>, CliError> {
+        let known = |script: &Self| {
+            let service = &script.client.service;
+            match name.strip_prefix('#') {
+                Some(_) => service.find_group(name).ok().filter(|conv| service.conversation(*conv).is_some()),
+                None => service.conversation_with(name).map(|found| found.conv),
+            }
+        };
+        if self.client.service.me().is_some() {
+            self.settle(|script| known(script).is_some())?;
             // A first message may be on its way still.
             let settled =
                 |script: &mut Self| known(script).is_some() || script.client.service.unanswered_sends() == 0;

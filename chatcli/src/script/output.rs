@@ -1,8 +1,10 @@
 //! The lines that script mode says: each event is one line, its first word the event's name.
 
+use schema::friend::{FriendEvent, FriendState};
+use schema::group::GroupEvent;
 use schema::{ConvId, UserId};
 
-use crate::service::{ClientService, Entry, Event, Refusal};
+use crate::service::{ClientService, Content, Entry, Event, Group, Refusal};
 
 /// The events that `wait` can wait for.
 pub(crate) const KINDS: &[&str] = &[
@@ -13,6 +15,7 @@ pub(crate) const KINDS: &[&str] = &[
     "offline",
     "synced",
     "message",
+    "event",
     "sent",
     "delivered",
     "read",
@@ -24,6 +27,18 @@ pub(crate) const KINDS: &[&str] = &[
     "conversations",
     "user",
     "marked",
+    "done",
+    "friendship",
+    "friends",
+    "blocked",
+    "created",
+    "member",
+    "members",
+    "group",
+    "groups",
+    "friend",
+    "presence",
+    "invite",
     "token",
     "bye",
     "error",
@@ -63,7 +78,10 @@ pub(crate) fn lines(service: &ClientService, event: &Event) -> Vec<String> {
         Event::LoggedIn { user, name, .. } => format!("online {user} {}", word(name)),
         Event::LoggedOut { why, .. } => format!("offline {}", quote(why)),
         Event::Synced => "synced".into(),
-        Event::Message { conv, entry } => entry_line("message", *conv, entry),
+        Event::Message { conv, entry } => {
+            let kind = if entry.text().is_some() { "message" } else { "event" };
+            entry_line(kind, *conv, entry)
+        }
         Event::Sent { conv, seq, to, .. } => format!("sent {conv} {seq} {}", word(to)),
         Event::Delivered { conv, user, seq } => {
             format!("delivered {conv} {seq} {}", who(service, *conv, *user))
@@ -78,31 +96,114 @@ pub(crate) fn lines(service: &ClientService, event: &Event) -> Vec<String> {
             return lines;
         }
         Event::Conversations { list, .. } => {
-            let line = |info: &crate::service::Listed| {
-                format!("conversation {} {} {} {}", info.conv, info.unread, info.last_seq, word(&info.name))
-            };
-            let mut lines: Vec<String> = list.iter().map(line).collect();
-            lines.push(format!("conversations {}", list.len()));
-            return lines;
+            return listed("conversations", list, |info| {
+                let name = service.conversation(info.conv).map(|found| found.label().into_owned());
+                let name = word(&name.unwrap_or_else(|| info.name.clone()));
+                format!("conversation {} {} {} {name}", info.conv, info.unread, info.last_seq)
+            });
         }
         Event::Found { user, name, online, .. } => {
-            format!("user {user} {} {}", word(name), if *online { "online" } else { "offline" })
+            format!("user {user} {} {}", word(name), presence(*online))
         }
         Event::Marked { conv, seq, .. } => format!("marked {conv} {seq}"),
         Event::Refused { refusal, .. } => error(refusal),
+        Event::Done { .. } => "done".into(),
+        Event::Friends { list, .. } => {
+            return listed("friends", list, |friend| {
+                let (name, state) = (word(&friend.name), state_word(friend.state));
+                format!("friendship {} {name} {state} {}", friend.user, presence(friend.online))
+            });
+        }
+        Event::Blocked { list, .. } => {
+            let names: String = list.iter().map(|(_, name)| format!(" {}", word(name))).collect();
+            format!("blocked {}{names}", list.len())
+        }
+        Event::GroupCreated { conv, .. } => format!("created {conv}"),
+        Event::Members { conv, list, more, .. } => {
+            let mut lines = listed("members", list, |member| {
+                let (name, role) = (word(&member.name), member.role.as_str());
+                format!("member {conv} {} {name} {role} {}", member.user, presence(member.online))
+            });
+            if let Some(last) = lines.last_mut() {
+                *last = format!("members {conv} {} {}", list.len(), if *more { "more" } else { "all" });
+            }
+            return lines;
+        }
+        Event::Groups { list, .. } => return listed("groups", list, group_line),
+        Event::Friendship { event, user, name } => {
+            format!("friend {} {user} {}", friend_word(*event), word(name))
+        }
+        Event::Presence { user, name, online } => {
+            format!("presence {user} {} {}", word(name), presence(*online))
+        }
+        Event::Invited { conv, name, from } => format!("invite {conv} {} {}", word(from), quote(name)),
         Event::Bye { code, message } => format!("bye {} {}", word(code), quote(message)),
     };
     vec![line]
 }
 
+/// A line for each item, and one with their number.
+fn listed<T>(kind: &str, list: &[T], line: impl Fn(&T) -> String) -> Vec<String> {
+    let count = format!("{kind} {}", list.len());
+    list.iter().map(line).chain([count]).collect()
+}
+
+const fn presence(online: bool) -> &'static str {
+    if online { "online" } else { "offline" }
+}
+
+const fn state_word(state: FriendState) -> &'static str {
+    match state {
+        FriendState::Friend => "friend",
+        FriendState::Requested => "requested",
+        FriendState::Incoming => "incoming",
+    }
+}
+
+const fn friend_word(event: FriendEvent) -> &'static str {
+    match event {
+        FriendEvent::Requested => "requested",
+        FriendEvent::Accepted => "accepted",
+        FriendEvent::Rejected => "rejected",
+        FriendEvent::Removed => "removed",
+    }
+}
+
+fn group_line(group: &Group) -> String {
+    let role = group.role.map_or("invited", schema::group::Role::as_str);
+    format!("group {} {role} {} {}", group.conv, group.members, quote(&group.name))
+}
+
+/// A text is quoted; what happened to a group is a word and whom it is about.
 fn entry_line(kind: &str, conv: ConvId, entry: &Entry) -> String {
-    format!("{kind} {conv} {} {} {}", entry.seq, word(&entry.from_name), quote(&entry.text))
+    let what = match &entry.content {
+        Content::Text(text) => quote(text),
+        Content::Event(event) => event_words(event),
+    };
+    format!("{kind} {conv} {} {} {what}", entry.seq, word(&entry.from_name))
+}
+
+fn event_words(event: &GroupEvent<'_>) -> String {
+    let user = event.user();
+    let known = |name: &Option<std::borrow::Cow<'_, str>>| match name {
+        Some(name) => format!(" {}", word(name)),
+        None => String::new(),
+    };
+    match event {
+        GroupEvent::Created { name, .. } => format!("created {user} {}", quote(name)),
+        GroupEvent::Joined { .. } => format!("joined {user}"),
+        GroupEvent::Left { .. } => format!("left {user}"),
+        GroupEvent::Kicked { name, .. } => format!("kicked {user}{}", known(name)),
+        GroupEvent::Renamed { name, .. } => format!("renamed {user} {}", quote(name)),
+        GroupEvent::Role { name, role, .. } => format!("role {user} {}{}", role.as_str(), known(name)),
+    }
 }
 
 /// A user of a conversation, by name where it is known.
 fn who(service: &ClientService, conv: ConvId, user: UserId) -> String {
     let known = service.conversation(conv).filter(|conversation| conversation.peer == Some(user));
-    known.map_or_else(|| user.to_string(), |conversation| word(&conversation.name))
+    let name = known.map(|conversation| conversation.name.as_str()).or_else(|| service.name_of(user));
+    name.map_or_else(|| user.to_string(), word)
 }
 
 #[cfg(test)]

@@ -1,39 +1,17 @@
 //! A conversation as this client has it: its entries, the state of its stream, and who has received and read how much.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schema::reply::{Kind, Message};
+use schema::reply::{Body, Kind, Message};
 use schema::{ConvId, Seq, UserId};
 
-use super::event::{Entry, Listed};
+use super::event::{Content, Entry, Listed};
+use super::groups::Member;
+use super::reached::{Progress, Reached};
 use super::stream::Stream;
 use crate::limits::ENTRIES_KEPT;
-
-/// How far an own message has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Progress {
-    /// Not known to be accepted.
-    Sending,
-    /// Durable on the server.
-    Sent,
-    /// On one of the other's devices.
-    Delivered,
-    /// Read by the other.
-    Read,
-}
-
-impl Progress {
-    /// The word for it.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Sending => "sending",
-            Self::Sent => "sent",
-            Self::Delivered => "delivered",
-            Self::Read => "read",
-        }
-    }
-}
 
 /// A conversation.
 #[derive(Debug)]
@@ -51,9 +29,14 @@ pub(crate) struct Conversation {
     pub(crate) unread: u64,
     /// Entries up to here are part of `unread` already.
     counted: Seq,
-    /// Up to here the others have received and read.
-    peer_delivered: Seq,
-    peer_read: Seq,
+    /// Up to where the others have received and read.
+    pub(super) reached: Reached,
+    /// The members of a group, as far as they are known.
+    pub(super) members: BTreeMap<UserId, Member>,
+    /// Whether those are all.
+    pub(super) members_known: bool,
+    /// The user is no member of the group any more.
+    pub(crate) gone: bool,
     /// The last ack on this connection.
     pub(crate) acked: Seq,
     /// The user's own read mark, and the last one that was said on this connection.
@@ -73,12 +56,39 @@ impl Conversation {
             last_seq: Seq::ZERO,
             unread: 0,
             counted: Seq::ZERO,
-            peer_delivered: Seq::ZERO,
-            peer_read: Seq::ZERO,
+            reached: if kind == Kind::Direct { Reached::pair() } else { Reached::default() },
+            members: BTreeMap::new(),
+            members_known: false,
+            gone: false,
             acked: Seq::ZERO,
             read: Seq::ZERO,
             read_said: Seq::ZERO,
         }
+    }
+
+    /// What people call it: a user's name, or a group's with a sign before it.
+    pub(crate) fn label(&self) -> Cow<'_, str> {
+        match self.kind {
+            Kind::Direct => Cow::Borrowed(&self.name),
+            _ => Cow::Owned(format!("#{}", self.name)),
+        }
+    }
+
+    /// The members of a group, as far as they are known.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// How many members a group has, once that is known.
+    pub(crate) fn member_count(&self) -> Option<usize> {
+        self.members_known.then_some(self.members.len())
+    }
+
+    /// The first entry of those that are unread.
+    pub(crate) fn first_unread(&self, me: UserId) -> Option<Seq> {
+        let unread = usize::try_from(self.unread).ok()?.checked_sub(1)?;
+        let by_others = self.entries.values().rev().filter(|entry| entry.from != me);
+        by_others.take(unread + 1).last().map(|entry| entry.seq)
     }
 
     /// What the server's list says of it.
@@ -132,13 +142,7 @@ impl Conversation {
 
     /// How far the own message `seq` has come.
     pub(crate) fn progress(&self, seq: Seq) -> Progress {
-        if seq <= self.peer_read {
-            Progress::Read
-        } else if seq <= self.peer_delivered {
-            Progress::Delivered
-        } else {
-            Progress::Sent
-        }
+        self.reached.progress(seq)
     }
 
     /// The other user of a direct conversation has given a sign: a conversation that we began by name learns who it is with.
@@ -146,16 +150,6 @@ impl Conversation {
         if self.kind == Kind::Direct && self.peer.is_none() {
             self.peer = Some(user);
         }
-    }
-
-    /// Somebody else has received up to here.
-    pub(crate) fn peer_delivered(&mut self, seq: Seq) {
-        self.peer_delivered = self.peer_delivered.max(seq);
-    }
-
-    /// Somebody else has read up to here.
-    pub(crate) fn peer_read(&mut self, seq: Seq) {
-        self.peer_read = self.peer_read.max(seq);
     }
 
     /// The user has read up to here, on another device.
@@ -170,7 +164,8 @@ impl Conversation {
 
     /// Whether the marks of the other matter: an own message is not known to be read.
     pub(crate) fn wants_marks(&self, me: UserId) -> bool {
-        self.entries.values().rev().find(|entry| entry.from == me).is_some_and(|own| own.seq > self.peer_read)
+        let own = |entry: &&Entry| entry.from == me && entry.text().is_some();
+        self.entries.values().rev().find(own).is_some_and(|own| self.progress(own.seq) < Progress::Read)
     }
 
     /// The server's copy ends at `last`.
@@ -182,8 +177,7 @@ impl Conversation {
         self.acked = self.acked.min(last);
         self.read = self.read.min(last);
         self.read_said = self.read_said.min(last);
-        self.peer_delivered = self.peer_delivered.min(last);
-        self.peer_read = self.peer_read.min(last);
+        self.reached.reset(last);
     }
 }
 
@@ -193,7 +187,10 @@ impl From<Message<'_>> for Entry {
             seq: message.seq,
             from: message.from,
             from_name: Arc::from(message.from_name.as_ref()),
-            text: Arc::from(message.body.as_text().unwrap_or_default()),
+            content: match message.body {
+                Body::Text { text } => Content::Text(Arc::from(text.as_ref())),
+                Body::Event(event) => Content::Event(Arc::new(event.into_owned())),
+            },
             time_ms: message.time_ms,
         }
     }
@@ -212,7 +209,13 @@ mod tests {
     }
 
     fn entry(number: u64, from: u64) -> Entry {
-        Entry { seq: seq(number), from: user(from), from_name: "x".into(), text: "t".into(), time_ms: 0 }
+        Entry {
+            seq: seq(number),
+            from: user(from),
+            from_name: "x".into(),
+            content: Content::Text("t".into()),
+            time_ms: 0,
+        }
     }
 
     fn conversation() -> Conversation {
@@ -259,15 +262,16 @@ mod tests {
     }
 
     #[test]
-    fn an_own_message_is_sent_then_delivered_then_read() {
+    fn the_unread_begin_behind_what_was_seen() {
         let mut conversation = conversation();
-        assert_eq!(conversation.progress(seq(1)), Progress::Sent);
-        conversation.peer_delivered(seq(1));
-        assert_eq!(conversation.progress(seq(1)), Progress::Delivered);
-        conversation.peer_read(seq(1));
-        conversation.peer_delivered(seq(1));
-        assert_eq!(conversation.progress(seq(1)), Progress::Read);
-        assert_eq!(conversation.progress(seq(2)), Progress::Sent);
+        assert_eq!(conversation.first_unread(user(1)), None);
+        for (number, from) in [(1, 2), (2, 2), (3, 1), (4, 2), (5, 2)] {
+            conversation.place(entry(number, from));
+            conversation.count(seq(number), from == 1, false);
+        }
+        assert_eq!((conversation.unread, conversation.first_unread(user(1))), (2, Some(seq(4))));
+        conversation.unread = 9;
+        assert_eq!(conversation.first_unread(user(1)), Some(seq(1)), "of what is here");
     }
 
     #[test]

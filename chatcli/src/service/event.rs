@@ -3,8 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schema::friend::FriendEvent;
+use schema::group::GroupEvent;
 use schema::reply::Kind;
 use schema::{ConvId, Seq, UserId};
+
+use super::friends::Friend;
+use super::groups::{Group, Member};
 
 /// Names what was asked, so that the answer can be told from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,14 +26,33 @@ pub(crate) enum Action {
     Drop(&'static str),
 }
 
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// What somebody wrote.
+    Text(Arc<str>),
+    /// What happened to a group.
+    Event(Arc<GroupEvent<'static>>),
+}
+
 /// An entry of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) seq: Seq,
     pub(crate) from: UserId,
     pub(crate) from_name: Arc<str>,
-    pub(crate) text: Arc<str>,
+    pub(crate) content: Content,
     pub(crate) time_ms: u64,
+}
+
+impl Entry {
+    /// What was written, if it is that.
+    pub(crate) fn text(&self) -> Option<&Arc<str>> {
+        match &self.content {
+            Content::Text(text) => Some(text),
+            Content::Event(_) => None,
+        }
+    }
 }
 
 /// A conversation in a list.
@@ -71,8 +95,8 @@ pub(crate) enum Event {
     Registered { ticket: Ticket, user: UserId },
     /// Logged in: by a command, which has a ticket, or again after a lost connection.
     LoggedIn { ticket: Option<Ticket>, user: UserId, name: String },
-    /// No longer logged in, and not coming back by itself: why.
-    LoggedOut { ticket: Option<Ticket>, why: String },
+    /// No longer logged in, and not coming back by itself: why, and whether the token is good for another login.
+    LoggedOut { ticket: Option<Ticket>, why: String, token_lives: bool },
     /// Everything that was missed is here.
     Synced,
     /// An entry arrived that was not here before.
@@ -93,6 +117,24 @@ pub(crate) enum Event {
     Conversations { ticket: Ticket, list: Vec<Listed> },
     /// The answer to a question for a user.
     Found { ticket: Ticket, user: UserId, name: String, online: bool },
+    /// What was asked for is done, and there is nothing more to tell of it.
+    Done { ticket: Ticket },
+    /// The answer to a question for the friends.
+    Friends { ticket: Ticket, list: Vec<Friend> },
+    /// The answer to a question for who is blocked.
+    Blocked { ticket: Ticket, list: Vec<(UserId, String)> },
+    /// A group was made.
+    GroupCreated { ticket: Ticket, conv: ConvId },
+    /// The answer to a question for the members of a group; `more` when there are more than one asks for.
+    Members { ticket: Ticket, conv: ConvId, list: Vec<Member>, more: bool },
+    /// The answer to a question for the groups.
+    Groups { ticket: Ticket, list: Vec<Group> },
+    /// Another user has done something about friendship.
+    Friendship { event: FriendEvent, user: UserId, name: String },
+    /// A friend came or went.
+    Presence { user: UserId, name: String, online: bool },
+    /// The user is invited to a group: its name, and by whom.
+    Invited { conv: ConvId, name: String, from: String },
     /// A mark was taken by the server.
     Marked { ticket: Ticket, conv: ConvId, seq: Seq },
     /// What was asked was refused. For a send: it is not in the conversation and will not come.

@@ -10,7 +10,7 @@ use schema::request::RequestId;
 use schema::{ConvId, Seq};
 use serde::Deserialize;
 
-use super::event::{Action, Entry, Event, Listed, Refusal};
+use super::event::{Action, Content, Entry, Event, Listed, Refusal};
 use super::{ClientService, Conversation, Phase, Waiting};
 
 /// An `error`, read leniently: a newer server may have codes that we do not know.
@@ -158,12 +158,12 @@ impl ClientService {
                 seq: sent.seq,
                 from: me.id,
                 from_name: me.name,
-                text: item.text.clone(),
+                content: Content::Text(item.text.clone()),
                 time_ms: sent.time_ms,
             });
             conversation.stream.arrived(sent.seq);
             conversation.count(sent.seq, true, false);
-            let to = conversation.name.clone();
+            let to = conversation.label().into_owned();
             self.events.push_back(Event::Sent { ticket: item.ticket, conv: sent.conv, seq: sent.seq, to });
             self.handle_arrival(now, sent.conv);
         }
@@ -184,8 +184,10 @@ impl ClientService {
         let (code, message) = (bye.code.into_owned(), bye.message.into_owned());
         match code.as_str() {
             // To come back by itself would only push another device out.
-            "replaced" => self.end_session(None, "another login has taken this session's place".into()),
-            "logged_out" => self.end_session(None, "logged out from elsewhere".into()),
+            "replaced" => {
+                self.end_session(None, "another login has taken this session's place".into(), true);
+            }
+            "logged_out" => self.end_session(None, "logged out from elsewhere".into(), false),
             _ => {}
         }
         self.events.push_back(Event::Bye { code, message });
@@ -206,11 +208,17 @@ impl ClientService {
                 self.synced = true;
                 self.events.push_back(Event::Synced);
                 self.ask_marks();
+                self.ask_around();
             }
             Push::Reset { conv, seq } => self.handle_reset(conv, seq),
             Push::Read { conv, user, seq } => self.handle_read(conv, user, seq),
             Push::Delivered { conv, user, seq } => self.handle_delivered(conv, user, seq),
             Push::Typing { conv, user } => self.events.push_back(Event::Typing { conv, user }),
+            Push::Friend { event, user, name } => self.handle_friend(event, user, &name),
+            Push::Presence { user, name, online, .. } => self.handle_presence(user, &name, online),
+            Push::Invite { conv, name, from, from_name } => {
+                self.handle_invite(conv, &name, from, &from_name);
+            }
             _ => {}
         }
         Ok(())
@@ -221,7 +229,8 @@ impl ClientService {
         let conv = message.conv;
         let own = message.from == me.id;
         let shown = self.shown == Some(conv);
-        let conversation = self.conversation_or_new(conversation_of(&message, own));
+        let conversation = self.conversation_of(&message, own);
+        let conversation = self.conversation_or_new(conversation);
         if !conversation.stream.push_arrived(message.seq) {
             // What we have already takes room in the server's window all the same, until it is acked on this connection.
             conversation.acked = conversation.acked.min(message.seq.prev());
@@ -231,11 +240,12 @@ impl ClientService {
         let entry = Entry::from(message);
         conversation.place(entry.clone());
         conversation.count(entry.seq, own, shown);
-        if own {
-            self.outbox.hurry(&entry.text);
-        } else {
+        if !own {
             conversation.seen(entry.from);
+        } else if let Some(text) = entry.text() {
+            self.outbox.hurry(text);
         }
+        self.handle_group_entry(conv, &entry);
         self.events.push_back(Event::Message { conv, entry });
         self.handle_arrival(now, conv);
     }
@@ -265,20 +275,24 @@ impl ClientService {
             conversation.stream.skip_to(beyond);
         }
         for entry in new {
+            self.handle_group_entry(conv, &entry);
             self.events.push_back(Event::Message { conv, entry });
         }
         self.handle_arrival(now, conv);
     }
-}
 
-/// The conversation that a message is in, as far as the message tells.
-fn conversation_of(message: &Message<'_>, own: bool) -> Conversation {
-    let (peer, name) = match message.kind {
-        Kind::Direct if own => (message.to, message.to_name.as_deref().unwrap_or("?")),
-        Kind::Direct => (Some(message.from), message.from_name.as_ref()),
-        _ => (None, "group"),
-    };
-    Conversation::new(message.conv, message.kind, name.to_owned(), peer)
+    /// The conversation that a message is in, as far as the message tells, and what is known of groups.
+    fn conversation_of(&self, message: &Message<'_>, own: bool) -> Conversation {
+        let (peer, name) = match message.kind {
+            Kind::Direct if own => (message.to, message.to_name.as_deref().unwrap_or("?").to_owned()),
+            Kind::Direct => (Some(message.from), message.from_name.to_string()),
+            _ => {
+                let known = self.groups.get(&message.conv);
+                (None, known.map_or_else(|| message.conv.to_string(), |group| group.name.clone()))
+            }
+        };
+        Conversation::new(message.conv, message.kind, name, peer)
+    }
 }
 
 fn unreadable() -> Refusal {

@@ -142,12 +142,15 @@ impl ClientService {
                 self.login = Login::default();
                 self.events.push_back(Event::Refused { ticket, refusal });
             }
-            None => self.end_session(None, format!("the server no longer accepts this session: {refusal}")),
+            None => {
+                let why = format!("the server no longer accepts this session: {refusal}");
+                self.end_session(None, why, false);
+            }
         }
     }
 
     /// Nobody is logged in any more, and this client does not log in again by itself.
-    pub(super) fn end_session(&mut self, ticket: Option<Ticket>, why: String) {
+    pub(super) fn end_session(&mut self, ticket: Option<Ticket>, why: String, token_lives: bool) {
         let ticket = ticket.or_else(|| self.login.ticket.take());
         self.login = Login::default();
         self.synced = false;
@@ -156,13 +159,14 @@ impl ClientService {
         }
         self.forget_user(&why);
         self.me = None;
-        self.events.push_back(Event::LoggedOut { ticket, why });
+        self.events.push_back(Event::LoggedOut { ticket, why, token_lives });
     }
 
     /// What belongs to one user is not shown to the next.
     fn forget_user(&mut self, why: &str) {
         let refusal = Refusal::new("unauthorized", why);
-        let asked = self.asks.iter().filter(|ask| ask.question.needs_login()).map(|ask| ask.ticket);
+        let asked = self.asks.iter().filter(|ask| ask.question.needs_login() && !ask.is_quiet());
+        let asked = asked.map(|ask| ask.ticket);
         let tickets: Vec<Ticket> = self.outbox.drain().map(|item| item.ticket).chain(asked).collect();
         self.asks.retain(|ask| !ask.question.needs_login());
         for ticket in tickets {
@@ -172,6 +176,8 @@ impl ClientService {
         self.waiting.clear();
         self.conversations.clear();
         self.by_name.clear();
+        self.groups.clear();
+        self.people = super::People::default();
         self.marking = super::Marking::default();
         self.shown = None;
     }
@@ -198,6 +204,9 @@ impl ClientService {
         }
         let shown = self.shown == Some(info.conv);
         let new = Conversation::new(info.conv, info.kind, info.name.clone(), info.user);
+        if let Some(user) = info.user {
+            self.people.saw(user, &info.name);
+        }
         let conversation = self.conversations.entry(info.conv).or_insert(new);
         conversation.listed(info);
         if shown {

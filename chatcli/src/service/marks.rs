@@ -116,6 +116,7 @@ impl ClientService {
         if self.phase == Phase::Online {
             self.say_ack(conv);
             self.request(Waiting::Marks(conv), &Request::Marks { conv });
+            self.ask_members(conv);
         } else {
             self.marking.to_ack.insert(conv);
         }
@@ -141,6 +142,12 @@ impl ClientService {
     }
 
     pub(super) fn handle_marks(&mut self, conv: ConvId, marks: &Marks) {
+        let me = self.me.as_ref().map(|me| me.id);
+        if let Some(conversation) = self.conversations.get_mut(&conv) {
+            let others = marks.marks.iter().filter(|mark| Some(mark.user) != me);
+            others.for_each(|mark| conversation.reached.joined(mark.user));
+            conversation.reached.complete();
+        }
         for mark in &marks.marks {
             self.handle_delivered(conv, mark.user, mark.delivered);
             self.handle_read(conv, mark.user, mark.read);
@@ -152,7 +159,7 @@ impl ClientService {
         let Some(conversation) = self.conversations.get_mut(&conv) else { return };
         if !own && seq > Seq::ZERO {
             conversation.seen(user);
-            conversation.peer_delivered(seq);
+            conversation.reached.delivered(user, seq);
             self.events.push_back(Event::Delivered { conv, user, seq });
         }
     }
@@ -164,7 +171,7 @@ impl ClientService {
             conversation.read_elsewhere(seq, user);
         } else if seq > Seq::ZERO {
             conversation.seen(user);
-            conversation.peer_read(seq);
+            conversation.reached.read(user, seq);
             self.events.push_back(Event::Read { conv, user, seq });
         }
     }

@@ -11,6 +11,10 @@
 mod ask;
 mod conversation;
 mod event;
+mod friends;
+#[cfg(test)]
+mod group_tests;
+mod groups;
 mod inbox;
 mod login;
 mod marks;
@@ -19,6 +23,7 @@ pub(crate) mod model;
 mod outbox;
 #[cfg(test)]
 mod property;
+mod reached;
 mod request;
 mod stream;
 #[cfg(test)]
@@ -34,14 +39,18 @@ use schema::{ConvId, UserId};
 
 use crate::limits::{ASKS_MAX, OUTBOX_MAX};
 use ask::Ask;
-pub(crate) use ask::Question;
-pub(crate) use conversation::{Conversation, Progress};
-pub(crate) use event::{Action, Entry, Event, Listed, Refusal, Ticket};
+pub(crate) use ask::{FriendAct, GroupAct, Question};
+pub(crate) use conversation::Conversation;
+pub(crate) use event::{Action, Content, Entry, Event, Listed, Refusal, Ticket};
+pub(crate) use friends::Friend;
+use friends::People;
+pub(crate) use groups::{Group, Member};
 pub(crate) use login::Credential;
 use login::Login;
 use marks::Marking;
 use outbox::Outbox;
 pub(crate) use outbox::{Outgoing, To};
+pub(crate) use reached::Progress;
 use request::Request;
 
 /// How far the way to the server leads at present.
@@ -94,6 +103,9 @@ pub(crate) struct ClientService {
     conversations: BTreeMap<ConvId, Conversation>,
     /// Direct conversations by the key of the other's name.
     by_name: HashMap<String, ConvId>,
+    /// Groups that the user is in or is invited to, as far as they are known.
+    groups: BTreeMap<ConvId, Group>,
+    people: People,
     outbox: Outbox,
     asks: VecDeque<Ask>,
     waiting: HashMap<RequestId, Waiting>,
@@ -117,6 +129,8 @@ impl ClientService {
             synced: false,
             conversations: BTreeMap::new(),
             by_name: HashMap::new(),
+            groups: BTreeMap::new(),
+            people: People::default(),
             outbox: Outbox::default(),
             asks: VecDeque::new(),
             waiting: HashMap::new(),
@@ -211,7 +225,7 @@ impl ClientService {
         if question.needs_login() && self.me.is_none() {
             return Err(not_logged_in());
         }
-        if self.asks.len() >= ASKS_MAX {
+        if self.asks.iter().filter(|ask| !ask.is_quiet()).count() >= ASKS_MAX {
             return Err(Refusal::new("busy", "too much is being asked"));
         }
         let ticket = self.ticket();

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use schema::error::ErrorCode;
+use schema::friend::{FriendInfo, FriendState, Friends};
+use schema::group::{GroupCreated, GroupEvent, GroupInfo, GroupMembers, Groups, MemberInfo, Role};
 use schema::reply::{
     Body, ConversationInfo, Conversations, Found, History, Kind, LoggedIn, Mark, Marks, Message, Push,
     Refusal, Sent, write_error, write_ok, write_ok_with, write_push,
@@ -34,6 +36,8 @@ fn name_of(user: UserId) -> &'static str {
 pub(crate) struct Stored {
     pub(crate) from: UserId,
     pub(crate) text: String,
+    /// In place of the text.
+    event: Option<GroupEvent<'static>>,
     time_ms: u64,
 }
 
@@ -60,6 +64,14 @@ struct Session {
     unwritten: BTreeMap<ConvId, u64>,
 }
 
+/// A group; its entries are in a talk.
+#[derive(Debug)]
+pub(crate) struct ModelGroup {
+    pub(crate) name: String,
+    /// Its members in order of their ids.
+    pub(crate) members: Vec<(&'static str, Role)>,
+}
+
 /// How the next send is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Mood {
@@ -75,6 +87,8 @@ pub(crate) enum Mood {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) talks: BTreeMap<ConvId, Talk>,
+    pub(crate) groups: BTreeMap<ConvId, ModelGroup>,
+    pub(crate) friends: Vec<(&'static str, FriendState, bool)>,
     session: Option<Session>,
     pub(crate) mood: Mood,
     taken: HashMap<(ConvId, String), usize>,
@@ -127,7 +141,33 @@ impl Model {
     /// Somebody else writes to amy.
     pub(crate) fn peer_sends(&mut self, from: &str, text: &str) {
         let conv = self.conv_with(from);
-        let stored = Stored { from: user_id(from), text: text.into(), time_ms: self.now_ms };
+        let stored = Stored { from: user_id(from), text: text.into(), event: None, time_ms: self.now_ms };
+        self.talks.get_mut(&conv).unwrap().entries.push(stored);
+    }
+
+    /// Somebody makes a group of these; it is their number `n`.
+    pub(crate) fn makes_group(&mut self, by: &str, n: u64, name: &str, members: &[&'static str]) -> ConvId {
+        let conv = ConvId::new(100 + n).unwrap();
+        let role = |member: &str| if member == by { Role::Owner } else { Role::Member };
+        let members: Vec<(&'static str, Role)> = members.iter().map(|m| (*m, role(m))).collect();
+        self.happens(conv, by, GroupEvent::Created { user: user_id(by), name: name.to_owned().into() });
+        for (member, _) in members.iter().filter(|(member, _)| *member != by) {
+            self.happens(conv, member, GroupEvent::Joined { user: user_id(member) });
+        }
+        self.groups.insert(conv, ModelGroup { name: name.to_owned(), members });
+        conv
+    }
+
+    /// Something happens to a group.
+    pub(crate) fn happens(&mut self, conv: ConvId, by: &str, event: GroupEvent<'static>) {
+        let from = user_id(by);
+        let stored = Stored { from, text: String::new(), event: Some(event), time_ms: self.now_ms };
+        self.talks.entry(conv).or_default().entries.push(stored);
+    }
+
+    /// Somebody writes to a group.
+    pub(crate) fn group_hears(&mut self, conv: ConvId, from: &str, text: &str) {
+        let stored = Stored { from: user_id(from), text: text.into(), event: None, time_ms: self.now_ms };
         self.talks.get_mut(&conv).unwrap().entries.push(stored);
     }
 
@@ -209,8 +249,75 @@ impl Model {
             }
             Request::FindUser { .. } => self.error(id, ErrorCode::NotFound),
             Request::Typing { .. } => self.typings += 1,
+            other => self.hear_social(id, other),
+        }
+    }
+
+    fn hear_social(&mut self, id: Option<RequestId>, request: Request<'_>) {
+        match request {
+            Request::Friends { .. } => {
+                let friends = self.friends.iter().map(|(name, state, online)| FriendInfo {
+                    user: user_id(name),
+                    name: (*name).into(),
+                    state: *state,
+                    online: *online,
+                });
+                let friends = friends.collect();
+                self.ok(id, &Friends { friends, more: false });
+            }
+            Request::Groups { .. } => {
+                let groups = self.groups.iter().map(|(conv, group)| {
+                    let role = group.members.iter().find(|(name, _)| *name == "amy").map(|(_, role)| *role);
+                    let members = u64::try_from(group.members.len()).unwrap();
+                    let name = group.name.clone().into();
+                    GroupInfo { conv: *conv, name, role, members, invited: role.is_none() }
+                });
+                let groups = groups.collect();
+                self.ok(id, &Groups { groups, more: false });
+            }
+            Request::GroupMembers { conv, .. } => {
+                let members = self.groups[&conv].members.iter().map(|(name, role)| MemberInfo {
+                    user: user_id(name),
+                    name: (*name).into(),
+                    role: *role,
+                    online: *name != "carol",
+                });
+                let members = members.collect();
+                self.ok(id, &GroupMembers { members, more: false });
+            }
+            Request::GroupCreate { name, .. } => {
+                let n = u64::try_from(self.groups.len()).unwrap();
+                let conv = self.makes_group("amy", n, name.as_str(), &["amy"]);
+                self.ok(id, &GroupCreated { conv });
+            }
+            Request::GroupJoin { conv } => {
+                self.groups.get_mut(&conv).unwrap().members.insert(0, ("amy", Role::Member));
+                self.happens(conv, "amy", GroupEvent::Joined { user: user_id("amy") });
+                self.plain_ok(id);
+            }
+            Request::GroupKick { conv, user: UserRef::Name(name) } => {
+                let user = user_id(name.key());
+                self.happens(
+                    conv,
+                    "amy",
+                    GroupEvent::Kicked { user, name: Some(name.shown().to_owned().into()) },
+                );
+                self.plain_ok(id);
+            }
+            Request::GroupInvite { user: UserRef::Name(name), .. } if !NAMES.contains(&name.key()) => {
+                self.error(id, ErrorCode::NotFound);
+            }
+            Request::GroupInvite { .. } | Request::FriendRequest { .. } | Request::Block { .. } => {
+                self.plain_ok(id);
+            }
             other => panic!("unexpected: {other:?}"),
         }
+    }
+
+    fn plain_ok(&mut self, id: Option<RequestId>) {
+        let mut line = Vec::new();
+        write_ok(id.unwrap(), &mut line);
+        self.say(line);
     }
 
     /// Two to a page, so that pages matter.
@@ -218,12 +325,13 @@ impl Model {
         let mut conversations = Vec::new();
         for (conv, talk) in self.talks.iter().filter(|(_, talk)| !talk.entries.is_empty()) {
             if after.is_none_or(|after| *conv > after) {
-                let peer = UserId::new(conv.get() - 10).unwrap();
+                let group = self.groups.get(conv);
+                let peer = if group.is_none() { UserId::new(conv.get() - 10) } else { None };
                 conversations.push(ConversationInfo {
                     conv: *conv,
-                    kind: Kind::Direct,
-                    name: Cow::Borrowed(name_of(peer)),
-                    user: Some(peer),
+                    kind: if group.is_some() { Kind::Group } else { Kind::Direct },
+                    name: group.map_or_else(|| name_of(peer.unwrap()).to_owned(), |g| g.name.clone()).into(),
+                    user: peer,
                     last_seq: seq(talk.entries.len()),
                     delivered: Seq::new(talk.delivered).unwrap(),
                     read: Seq::new(talk.read).unwrap(),
@@ -241,9 +349,7 @@ impl Model {
         assert!(!session.started, "synced twice");
         session.given.extend(cursors.iter().map(|(conv, seq)| (*conv, seq.get())));
         session.started = !more;
-        let mut line = Vec::new();
-        write_ok(id.unwrap(), &mut line);
-        self.say(line);
+        self.plain_ok(id);
     }
 
     fn send(&mut self, id: Option<RequestId>, client_id: &str, target: &Target<'_>, text: &str) {
@@ -259,7 +365,8 @@ impl Model {
         let talk = self.talks.get_mut(&conv).unwrap();
         let earlier = self.taken.get(&(conv, client_id.to_owned())).copied();
         let at = earlier.unwrap_or_else(|| {
-            talk.entries.push(Stored { from: user_id("amy"), text: text.to_owned(), time_ms: self.now_ms });
+            let text = text.to_owned();
+            talk.entries.push(Stored { from: user_id("amy"), text, event: None, time_ms: self.now_ms });
             self.taken.insert((conv, client_id.to_owned()), talk.entries.len());
             talk.entries.len()
         });
@@ -308,17 +415,18 @@ impl Model {
 
     fn message(&self, conv: ConvId, at: usize) -> Message<'static> {
         let stored = &self.talks[&conv].entries[at - 1];
-        let peer = UserId::new(conv.get() - 10).unwrap();
-        let to = if stored.from == peer { user_id("amy") } else { peer };
+        let group = self.groups.contains_key(&conv);
+        let peer = if group { None } else { UserId::new(conv.get() - 10) };
+        let to = peer.map(|peer| if stored.from == peer { user_id("amy") } else { peer });
         Message {
             conv,
-            kind: Kind::Direct,
+            kind: if group { Kind::Group } else { Kind::Direct },
             seq: seq(at),
             from: stored.from,
             from_name: Cow::Borrowed(name_of(stored.from)),
-            to: Some(to),
-            to_name: Some(Cow::Borrowed(name_of(to))),
-            body: Body::text(stored.text.clone()),
+            to,
+            to_name: to.map(|to| Cow::Borrowed(name_of(to))),
+            body: stored.event.clone().map_or_else(|| Body::text(stored.text.clone()), Body::Event),
             time_ms: stored.time_ms,
         }
     }

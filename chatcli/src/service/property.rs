@@ -123,7 +123,7 @@ impl World {
         while let Some(event) = self.client.take_event() {
             match event {
                 Event::Message { conv, entry } => {
-                    self.heard.push((conv, entry.seq, entry.from, entry.text.to_string()));
+                    self.heard.push((conv, entry.seq, entry.from, entry.text().unwrap().to_string()));
                 }
                 Event::Sent { ticket, conv, seq, .. } => {
                     assert!(self.answers.insert(ticket, (conv, seq)).is_none(), "answered twice");
@@ -225,7 +225,7 @@ impl World {
                 assert!(talk.entries.is_empty(), "an unknown conversation");
                 continue;
             };
-            let texts: Vec<&str> = mine.entries().map(|entry| entry.text.as_ref()).collect();
+            let texts: Vec<&str> = mine.entries().map(|entry| entry.text().unwrap().as_ref()).collect();
             let stored: Vec<&str> = talk.entries.iter().map(|stored| stored.text.as_str()).collect();
             assert_eq!(texts, stored, "the client's copy is the server's");
             if !stored.is_empty() {

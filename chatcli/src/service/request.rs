@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schema::request::RequestId;
-use schema::{ConvId, Seq};
+use schema::{ConvId, Seq, UserId};
 use serde::Serialize;
 
 /// A request as it is written.
@@ -64,6 +64,73 @@ pub(crate) enum Request<'a> {
         limit: usize,
     },
     Conversations {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<ConvId>,
+        limit: usize,
+    },
+    #[serde(rename = "friend_request")]
+    FriendAsk {
+        user: &'a str,
+    },
+    FriendAccept {
+        user: &'a str,
+    },
+    FriendReject {
+        user: &'a str,
+    },
+    FriendRemove {
+        user: &'a str,
+    },
+    Block {
+        user: &'a str,
+    },
+    Unblock {
+        user: &'a str,
+    },
+    Friends {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<UserId>,
+        limit: usize,
+    },
+    Blocked {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<UserId>,
+        limit: usize,
+    },
+    GroupCreate {
+        name: &'a str,
+        open: bool,
+    },
+    GroupJoin {
+        conv: ConvId,
+    },
+    GroupLeave {
+        conv: ConvId,
+    },
+    GroupInvite {
+        conv: ConvId,
+        user: &'a str,
+    },
+    GroupKick {
+        conv: ConvId,
+        user: &'a str,
+    },
+    GroupRole {
+        conv: ConvId,
+        user: &'a str,
+        role: &'static str,
+    },
+    GroupRename {
+        conv: ConvId,
+        name: &'a str,
+    },
+    GroupMembers {
+        conv: ConvId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<UserId>,
+        limit: usize,
+    },
+    Groups {
         #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<ConvId>,
         limit: usize,
@@ -138,6 +205,23 @@ mod tests {
             Request::Marks { conv },
             Request::History { conv, before: Some(seq), after: None, limit: 200 },
             Request::Conversations { after: None, limit: 200 },
+            Request::FriendAsk { user: "bob" },
+            Request::FriendAccept { user: "bob" },
+            Request::FriendReject { user: "bob" },
+            Request::FriendRemove { user: "bob" },
+            Request::Block { user: "bob" },
+            Request::Unblock { user: "bob" },
+            Request::Friends { after: None, limit: 200 },
+            Request::Blocked { after: UserId::new(7), limit: 200 },
+            Request::GroupCreate { name: "lunch", open: true },
+            Request::GroupJoin { conv },
+            Request::GroupLeave { conv },
+            Request::GroupInvite { conv, user: "bob" },
+            Request::GroupKick { conv, user: "bob" },
+            Request::GroupRole { conv, user: "bob", role: "admin" },
+            Request::GroupRename { conv, name: "lunch" },
+            Request::GroupMembers { conv, after: None, limit: 200 },
+            Request::Groups { after: Some(conv), limit: 200 },
         ] {
             let line = line(&request, Some(1));
             let read = schema::request::parse(&line);

@@ -10,9 +10,9 @@ use super::{Action, ClientService, Credential, Event, Phase, Progress, Question,
 use crate::limits::{ACK_DELAY, ACK_EVERY, HOLE_PATIENCE, TYPING_EVERY};
 use crate::secret::Secret;
 
-struct Stage {
-    now: Instant,
-    client: ClientService,
+pub(super) struct Stage {
+    pub(super) now: Instant,
+    pub(super) client: ClientService,
 }
 
 const HELLO: &str = r#"{"type":"hello","version":1,"server":"s/1","node":"n","heartbeat_secs":30,"max_line_bytes":65536,"max_text_bytes":16384,"push_window":256,"time_ms":1}"#;
@@ -38,7 +38,7 @@ impl Stage {
     }
 
     /// Logged in as amy (7), with one conversation with bob (12) that is complete up to 3.
-    fn online() -> Self {
+    pub(super) fn online() -> Self {
         let mut stage = Self::greeted();
         stage.login();
         stage.reach_online(3);
@@ -51,7 +51,7 @@ impl Stage {
         self.client.login(Credential::Password { name: "amy".into(), password }).unwrap()
     }
 
-    fn reach_online(&mut self, delivered: u64) {
+    pub(super) fn reach_online(&mut self, delivered: u64) {
         let login = self.said_id("login");
         self.hear(&format!(
             r#"{{"type":"ok","id":{login},"user":7,"name":"amy","token":"t-1","expires_ms":9,"session":1}}"#
@@ -61,7 +61,7 @@ impl Stage {
         assert_eq!(self.client.phase(), Phase::Online);
     }
 
-    fn hear(&mut self, line: &str) {
+    pub(super) fn hear(&mut self, line: &str) {
         self.client.handle_line(self.now, line.as_bytes());
     }
 
@@ -75,7 +75,7 @@ impl Stage {
     }
 
     /// What was said since the last look.
-    fn said(&mut self) -> Vec<Value> {
+    pub(super) fn said(&mut self) -> Vec<Value> {
         let mut said = Vec::new();
         while let Some(action) = self.client.take_action() {
             if let Action::Line(line) = action {
@@ -86,25 +86,25 @@ impl Stage {
     }
 
     /// The id of the one request of this kind that was said since the last look.
-    fn said_id(&mut self, kind: &str) -> u64 {
+    pub(super) fn said_id(&mut self, kind: &str) -> u64 {
         let said = self.said();
         let found: Vec<&Value> = said.iter().filter(|line| line["type"] == kind).collect();
         assert_eq!(found.len(), 1, "{said:?}");
         found[0]["id"].as_u64().unwrap()
     }
 
-    fn events(&mut self) -> Vec<Event> {
+    pub(super) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.client.take_event()).collect()
     }
 
-    fn reconnect(&mut self) {
+    pub(super) fn reconnect(&mut self) {
         self.client.handle_lost();
         self.client.handle_connected();
         self.hear(HELLO);
     }
 }
 
-fn refused(ticket: Ticket, code: &str, events: &[Event]) -> Refusal {
+pub(super) fn refused(ticket: Ticket, code: &str, events: &[Event]) -> Refusal {
     let found = events.iter().find_map(|event| match event {
         Event::Refused { ticket: of, refusal } if *of == ticket => Some(refusal.clone()),
         _ => None,

@@ -132,6 +132,11 @@ impl App {
         let alt = key.modifiers.contains(KeyModifiers::ALT);
         let chat = &mut self.chat;
         match key.code {
+            KeyCode::Tab => return chat.complete(service, false),
+            KeyCode::BackTab => return chat.complete(service, true),
+            _ => chat.end_completion(),
+        }
+        match key.code {
             KeyCode::Enter if alt => chat.editor.insert("\n"),
             KeyCode::Enter => chat.submit(now, service),
             KeyCode::Char('d') if control && chat.editor.text().is_empty() => self.quit = true,

@@ -1,15 +1,18 @@
-//! The chat's state: which conversation is open, what is being written, what the program has said; and what keys and events do to it.
+//! The chat's state: which conversation is open, what is being written, what the program has said; and what keys do to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
+use schema::reply::Kind;
 use schema::text::name_key;
 use schema::{ConvId, Seq, UserId};
 
-use super::command::{Command, HELP};
+use super::command::{Command, help};
+use super::completion::Completion;
 use super::line_editor::LineEditor;
 use crate::limits::TYPING_SHOWN;
-use crate::service::{ClientService, Conversation, Event, Listed, Question, Refusal, Ticket, To};
+use crate::order::Order;
+use crate::service::{ClientService, Conversation, Question, Refusal, Ticket, To};
 
 /// What the program has said that is kept.
 const NOTICES_MAX: usize = 200;
@@ -20,11 +23,28 @@ const OPENED_WITH: usize = 50;
 /// Entries that scrolling up asks for.
 const SCROLLED: usize = 200;
 
+/// Where a conversation is, so that two names for the same place are equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// With the user of this key.
+    User(String),
+    Conv(ConvId),
+}
+
+impl From<&To> for Place {
+    fn from(to: &To) -> Self {
+        match to {
+            To::User(name) => Self::User(name_key(name)),
+            To::Conv(conv) => Self::Conv(*conv),
+        }
+    }
+}
+
 /// A line of the program's own in the message pane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Notice {
-    /// The key of the name of the conversation that was open.
-    place: Option<String>,
+    /// The conversation that was open.
+    place: Option<Place>,
     /// It stands behind this entry.
     pub(crate) after: Seq,
     pub(crate) text: String,
@@ -33,27 +53,31 @@ pub(crate) struct Notice {
 
 /// Why something was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     Who,
     /// To open the conversation with a user, once it is known that there is such a user.
     Open,
     List,
     History,
     Logout,
-    /// A message, with the name of its receiver and its text.
-    Send(String, String),
+    Order(Order),
+    /// A message, with its receiver and its text.
+    Send(To, String),
 }
 
 /// The chat.
 #[derive(Debug, Default)]
 pub(crate) struct Chat {
-    /// The name of the user whose conversation is open.
-    open: Option<String>,
+    /// The conversation that is open: with a user by name, or a group.
+    open: Option<To>,
     pub(crate) editor: LineEditor,
+    completion: Option<Completion>,
     notices: Vec<Notice>,
-    asked: HashMap<Ticket, Purpose>,
+    pub(super) asked: HashMap<Ticket, Purpose>,
     /// Who was seen typing where, and when.
-    typing: HashMap<ConvId, (UserId, Instant)>,
+    pub(super) typing: HashMap<ConvId, BTreeMap<UserId, Instant>>,
+    /// The first entry that was unread when the conversation was opened.
+    pub(crate) unread_from: Option<Seq>,
     /// Rows below the pane.
     pub(crate) scroll: usize,
     /// What the last drawing found: whether the first entry was in sight.
@@ -64,27 +88,53 @@ pub(crate) struct Chat {
 }
 
 impl Chat {
-    /// The name of the user whose conversation is open.
-    pub(crate) fn open(&self) -> Option<&str> {
-        self.open.as_deref()
+    /// The conversation that is open.
+    pub(crate) fn open(&self) -> Option<&To> {
+        self.open.as_ref()
+    }
+
+    /// What the open conversation is called.
+    pub(crate) fn label(&self, service: &ClientService) -> Option<String> {
+        self.open.as_ref().map(|to| label(service, to))
     }
 
     /// The open conversation, if it has begun.
     pub(crate) fn conversation<'a>(&self, service: &'a ClientService) -> Option<&'a Conversation> {
-        service.conversation_with(self.open.as_deref()?)
+        match self.open.as_ref()? {
+            To::User(name) => service.conversation_with(name),
+            To::Conv(conv) => service.conversation(*conv),
+        }
+    }
+
+    /// The open group.
+    fn open_group(&self) -> Option<ConvId> {
+        match self.open {
+            Some(To::Conv(conv)) => Some(conv),
+            _ => None,
+        }
     }
 
     /// What the program has said in the open conversation, or while none was open.
     pub(crate) fn notices(&self) -> impl DoubleEndedIterator<Item = &Notice> {
-        let place = self.open.as_deref().map(name_key);
+        let place = self.place();
         self.notices.iter().filter(move |notice| notice.place == place)
     }
 
-    /// Whether the other is typing in the open conversation.
-    pub(crate) fn is_typing(&self, service: &ClientService, now: Instant) -> bool {
+    fn place(&self) -> Option<Place> {
+        self.open.as_ref().map(Place::from)
+    }
+
+    /// Whether this is the conversation that is open.
+    pub(super) fn is_open(&self, to: &To) -> bool {
+        self.place() == Some(Place::from(to))
+    }
+
+    /// Who is typing in the open conversation.
+    pub(crate) fn who_types(&self, service: &ClientService, now: Instant) -> Vec<UserId> {
         let conv = self.conversation(service).map(|conversation| conversation.conv);
         let seen = conv.and_then(|conv| self.typing.get(&conv));
-        seen.is_some_and(|(_, at)| now < *at + TYPING_SHOWN)
+        let lately = seen.into_iter().flatten().filter(|(_, at)| now < **at + TYPING_SHOWN);
+        lately.map(|(user, _)| *user).collect()
     }
 
     /// Whether something on the screen changes by itself.
@@ -94,7 +144,10 @@ impl Chat {
 
     /// Forgets who has stopped typing.
     pub(crate) fn handle_time(&mut self, now: Instant) {
-        self.typing.retain(|_, (_, at)| now < *at + TYPING_SHOWN);
+        self.typing.retain(|_, users| {
+            users.retain(|_, at| now < *at + TYPING_SHOWN);
+            !users.is_empty()
+        });
     }
 
     /// Enter was pressed.
@@ -103,30 +156,52 @@ impl Chat {
         match Command::parse(&self.editor.submit()) {
             Command::Empty => {}
             Command::Text(text) => match self.open.clone() {
-                Some(name) => self.send(now, service, &name, &text),
+                Some(to) => self.send(now, service, to, &text),
                 None => {
                     self.complain(service, "no conversation is open: /to NAME opens one, /help tells more");
                 }
             },
-            Command::Msg { name, text } => self.send(now, service, &name, &text),
-            Command::To(name) => match service.conversation_with(&name).map(|found| found.name.clone()) {
-                Some(name) => self.show(now, service, name),
-                None => self.ask(now, service, Purpose::Open, Question::FindUser { name }),
+            Command::Msg { name, text } => match find(service, &name) {
+                Ok(to) => self.send(now, service, to, &text),
+                Err(refusal) => self.complain(service, &refusal.to_string()),
             },
+            Command::To(name) => self.open_by_name(now, service, &name),
             Command::Who(name) => self.ask(now, service, Purpose::Who, Question::FindUser { name }),
             Command::List => self.ask(now, service, Purpose::List, Question::Conversations),
             Command::History(count) => self.load_history(now, service, count),
+            Command::Order(order) => match order.question(service, self.open_group()) {
+                Ok(question) => self.ask(now, service, Purpose::Order(order), question),
+                Err(refusal) => self.complain(service, &refusal.to_string()),
+            },
             Command::Logout => self.ask(now, service, Purpose::Logout, Question::Logout),
             Command::Quit => self.quit = true,
-            Command::Help => HELP.iter().for_each(|line| self.say(service, line)),
+            Command::Help => help().iter().for_each(|line| self.say(service, line)),
             Command::Bad(message) => self.complain(service, &message),
         }
     }
 
-    fn send(&mut self, now: Instant, service: &mut ClientService, name: &str, text: &str) {
-        match service.send(now, To::User(name.to_owned()), text) {
+    fn open_by_name(&mut self, now: Instant, service: &mut ClientService, name: &str) {
+        match find(service, name) {
+            Ok(To::Conv(conv)) if service.conversation(conv).is_none() && service.group(conv).is_none() => {
+                self.complain(service, "you are not in such a group: /groups lists yours");
+            }
+            Ok(to @ To::Conv(_)) => self.show(now, service, to),
+            Ok(To::User(name)) => match service.conversation_with(&name).map(|found| found.name.clone()) {
+                Some(name) => self.show(now, service, To::User(name)),
+                None => self.ask(now, service, Purpose::Open, Question::FindUser { name }),
+            },
+            Err(refusal) => self.complain(service, &refusal.to_string()),
+        }
+    }
+
+    fn send(&mut self, now: Instant, service: &mut ClientService, to: To, text: &str) {
+        if self.is_open(&to) {
+            // Who writes has seen what was new.
+            self.unread_from = None;
+        }
+        match service.send(now, to.clone(), text) {
             Ok(ticket) => {
-                self.asked.insert(ticket, Purpose::Send(name.to_owned(), text.to_owned()));
+                self.asked.insert(ticket, Purpose::Send(to, text.to_owned()));
             }
             Err(refusal) => self.complain(service, &format!("not sent: {refusal}")),
         }
@@ -154,12 +229,16 @@ impl Chat {
         self.ask(now, service, Purpose::History, Question::History { conv, before, count });
     }
 
-    /// Opens the conversation with a user.
-    fn show(&mut self, now: Instant, service: &mut ClientService, name: String) {
-        if self.open.as_deref() != Some(&name) {
+    /// Opens a conversation.
+    pub(super) fn show(&mut self, now: Instant, service: &mut ClientService, to: To) {
+        let me = service.me().map(|me| me.id);
+        let anew = !self.is_open(&to);
+        self.open = Some(to);
+        if anew {
             self.scroll = 0;
+            let found = self.conversation(service);
+            self.unread_from = found.zip(me).and_then(|(found, me)| found.first_unread(me));
         }
-        self.open = Some(name);
         self.follow(service);
         if let Some(conversation) = self.conversation(service)
             && conversation.len() < OPENED_WITH
@@ -176,16 +255,17 @@ impl Chat {
 
     /// Opens the conversation behind (`step` 1) or before (-1) the open one.
     pub(crate) fn step(&mut self, now: Instant, service: &mut ClientService, step: isize) {
-        let names: Vec<String> = service.conversations().map(|found| found.name.clone()).collect();
         let open = self.conversation(service).map(|found| found.conv);
         let at = service.conversations().position(|found| Some(found.conv) == open);
+        let count = service.conversations().count();
         let next = match at {
-            Some(at) => at.checked_add_signed(step).filter(|next| *next < names.len()),
+            Some(at) => at.checked_add_signed(step),
             None if step > 0 => Some(0),
-            None => names.len().checked_sub(1),
+            None => count.checked_sub(1),
         };
-        if let Some(name) = next.and_then(|next| names.get(next)) {
-            self.show(now, service, name.clone());
+        let next = next.and_then(|next| service.conversations().nth(next)).map(place_of);
+        if let Some(to) = next {
+            self.show(now, service, to);
         }
     }
 
@@ -215,92 +295,67 @@ impl Chat {
         }
     }
 
-    /// Something happened.
-    pub(crate) fn handle(&mut self, now: Instant, service: &mut ClientService, event: &Event) {
-        match event {
-            Event::Message { conv, entry } => {
-                self.typing.remove(conv);
-                let name = service.conversation(*conv).map(|found| found.name.clone());
-                let own = service.me().is_some_and(|me| me.id == entry.from);
-                if let (None, false, Some(name)) = (&self.open, own, name) {
-                    // Nothing is open: what arrives opens.
-                    self.show(now, service, name);
-                }
-            }
-            Event::Sent { ticket, .. } => self.handle_sent(service, *ticket),
-            Event::Typing { conv, user } => {
-                self.typing.insert(*conv, (*user, now));
-            }
-            Event::Reset { .. } => {
-                self.complain(service, "the server has restored an older copy of this conversation");
-            }
-            Event::History { ticket, entries, more, .. } => {
-                self.asked.remove(ticket);
-                if !more && entries.is_empty() {
-                    self.say(service, "this is the beginning");
-                }
-            }
-            Event::Conversations { ticket, list } => {
-                self.asked.remove(ticket);
-                self.say_list(service, list);
-            }
-            Event::Found { ticket, name, online, .. } => match self.asked.remove(ticket) {
-                Some(Purpose::Open) => self.show(now, service, name.clone()),
-                _ => self.say(service, &format!("{name} is {}", if *online { "online" } else { "offline" })),
-            },
-            Event::Refused { ticket, refusal } => self.handle_refused(service, *ticket, refusal),
-            Event::Bye { message, .. } => self.say(service, &format!("the server closes: {message}")),
-            _ => {}
+    /// Completes what stands before the cursor, or goes on to what else could stand there.
+    pub(crate) fn complete(&mut self, service: &ClientService, back: bool) {
+        if self.completion.is_none() {
+            let open = self.conversation(service);
+            self.completion = Completion::begin(self.editor.before(), service, open);
         }
-        self.follow(service);
-    }
-
-    fn handle_sent(&mut self, service: &ClientService, ticket: Ticket) {
-        let Some(Purpose::Send(name, text)) = self.asked.remove(&ticket) else { return };
-        if self.open.as_deref().map(name_key) != Some(name_key(&name)) {
-            self.say(service, &format!("sent to {name}: {text}"));
+        if let Some(completion) = &mut self.completion {
+            let start = completion.start;
+            self.editor.replace_before(start, completion.step(back));
         }
     }
 
-    fn handle_refused(&mut self, service: &ClientService, ticket: Ticket, refusal: &Refusal) {
-        let text = match self.asked.remove(&ticket) {
-            Some(Purpose::Send(name, text)) if refusal.code == "not_found" => {
-                format!("not sent: there is nobody called {name}: {text}")
-            }
-            Some(Purpose::Send(name, text)) => format!("not sent to {name} ({refusal}): {text}"),
-            Some(Purpose::Who | Purpose::Open) if refusal.code == "not_found" => {
-                "there is nobody by that name".into()
-            }
-            _ => refusal.to_string(),
-        };
-        self.complain(service, &text);
+    /// Another key was pressed: what was completed stays.
+    pub(crate) fn end_completion(&mut self) {
+        self.completion = None;
     }
 
-    fn say_list(&mut self, service: &ClientService, list: &[Listed]) {
-        if list.is_empty() {
-            self.say(service, "no conversations yet: /to NAME begins one");
-        }
-        for info in list {
-            let unread = if info.unread > 0 { format!(", {} unread", info.unread) } else { String::new() };
-            self.say(service, &format!("{}: {} messages{unread}", info.name, info.last_seq));
-        }
-    }
-
-    fn say(&mut self, service: &ClientService, text: &str) {
+    pub(super) fn say(&mut self, service: &ClientService, text: &str) {
         self.note(service, text, false);
     }
 
-    fn complain(&mut self, service: &ClientService, text: &str) {
+    pub(super) fn complain(&mut self, service: &ClientService, text: &str) {
         self.note(service, text, true);
     }
 
     fn note(&mut self, service: &ClientService, text: &str, error: bool) {
         let last = self.conversation(service).and_then(|found| found.entries().next_back());
         let after = last.map_or(Seq::ZERO, |entry| entry.seq);
-        let place = self.open.as_deref().map(name_key);
         if self.notices.len() >= NOTICES_MAX {
             self.notices.remove(0);
         }
-        self.notices.push(Notice { place, after, text: text.to_owned(), error });
+        self.notices.push(Notice { place: self.place(), after, text: text.to_owned(), error });
     }
+}
+
+/// What a place is called.
+pub(super) fn label(service: &ClientService, to: &To) -> String {
+    match to {
+        To::User(name) => name.clone(),
+        To::Conv(conv) => {
+            let begun = service.conversation(*conv).map(|found| found.label().into_owned());
+            let known = || service.group(*conv).map(|group| format!("#{}", group.name));
+            begun.or_else(known).unwrap_or_else(|| format!("#{conv}"))
+        }
+    }
+}
+
+/// Where a conversation is.
+pub(super) fn place_of(conversation: &Conversation) -> To {
+    match conversation.kind {
+        Kind::Direct => To::User(conversation.name.clone()),
+        _ => To::Conv(conversation.conv),
+    }
+}
+
+/// The place that a person means: a user, or behind `#` a group.
+fn find(service: &ClientService, text: &str) -> Result<To, Refusal> {
+    if text.starts_with('#') { service.find_group(text).map(To::Conv) } else { Ok(To::User(plain(text))) }
+}
+
+/// A name without the sign that may stand before it.
+fn plain(name: &str) -> String {
+    name.strip_prefix('@').unwrap_or(name).to_owned()
 }

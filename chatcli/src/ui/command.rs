@@ -1,5 +1,7 @@
 //! What a submitted line asks for.
 
+use crate::order::{ORDERS, Order};
+
 /// A command of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
@@ -7,9 +9,9 @@ pub(crate) enum Command {
     Empty,
     /// Say it in the open conversation.
     Text(String),
-    /// Open the conversation with this user.
+    /// Open the conversation with this user, or this group.
     To(String),
-    /// Send to this user.
+    /// Send to this user, or to this group.
     Msg {
         name: String,
         text: String,
@@ -18,6 +20,8 @@ pub(crate) enum Command {
     /// Load so many older entries.
     History(usize),
     Who(String),
+    /// Something about friends or groups.
+    Order(Order),
     Logout,
     Quit,
     Help,
@@ -25,20 +29,45 @@ pub(crate) enum Command {
     Bad(String),
 }
 
-/// What `/help` says.
-pub(crate) const HELP: &[&str] = &[
-    "/to NAME            open the conversation with NAME; what you type then goes there",
-    "/msg NAME TEXT      send without opening",
-    "/list               your conversations",
-    "/history [N]        load N (50) older messages; PgUp does it too",
-    "/who NAME           is NAME known, and online?",
-    "/logout  /quit      log out; leave (Ctrl-C)",
-    "//TEXT              a message that begins with a slash",
-    "Ctrl-N Ctrl-P       next and previous conversation",
-    "PgUp PgDn           scroll; Up Down: what you entered before",
-    "Alt-Enter           a new line in the message",
-    "own messages are    sending, sent (stored for good), delivered, read",
+/// The first words of all commands.
+pub(crate) const WORDS: &[&str] = &[
+    "block", "blocked", "friend", "friends", "group", "groups", "help", "history", "list", "logout", "msg",
+    "quit", "to", "unblock", "who",
 ];
+
+/// What stands between the two columns of a line of the program's own.
+pub(crate) const COLUMN: char = '\u{1f}';
+
+const HELP: &[(&str, &str)] = &[
+    ("/to NAME, /to #GROUP", "open a conversation; what you type then goes there"),
+    ("/msg NAME TEXT", "send without opening"),
+    ("/list", "your conversations"),
+    ("/history [N]", "load N (50) older messages; PgUp does it too"),
+    ("/who NAME", "is NAME known, and online?"),
+];
+
+const HELP_KEYS: &[(&str, &str)] = &[
+    ("/logout, /quit", "log out and forget this login; leave (Ctrl-C)"),
+    ("//TEXT", "a message that begins with a slash"),
+    ("@NAME", "in a message: rings NAME's bell"),
+    ("Tab, Shift-Tab", "complete a command, a name, a group"),
+    ("Ctrl-N, Ctrl-P", "next and previous conversation"),
+    ("PgUp, PgDn, wheel", "scroll; Esc: back to the newest"),
+    ("Up, Down", "what you entered before"),
+    ("Alt-Enter", "a new line in the message"),
+    ("own messages are", "sending, sent (stored for good), delivered, read"),
+];
+
+/// What `/help` says.
+pub(crate) fn help() -> Vec<String> {
+    let orders = ORDERS.iter().map(|(what, why)| (what.replace(", ", ", /"), *why));
+    let orders = orders.map(|(what, why)| (format!("/{what}"), why));
+    let fixed = |part: &[(&str, &'static str)]| -> Vec<(String, &'static str)> {
+        part.iter().map(|(what, why)| ((*what).to_owned(), *why)).collect()
+    };
+    let all = fixed(HELP).into_iter().chain(orders).chain(fixed(HELP_KEYS));
+    all.map(|(what, why)| format!("{what}{COLUMN}{why}")).collect()
+}
 
 /// Entries that `/history` loads when it is not told.
 const HISTORY: usize = 50;
@@ -56,8 +85,13 @@ impl Command {
         }
         let (word, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         let rest = rest.trim();
+        if let Some(order) = Order::parse(word, rest) {
+            return order
+                .map_or_else(|usage| Self::Bad(usage.replacen("usage: ", "usage: /", 1)), Self::Order);
+        }
         match word {
-            "to" => name(rest).map_or_else(|| Self::Bad("usage: /to NAME".into()), Self::To),
+            "to" if rest.starts_with('#') => Self::To(rest.to_owned()),
+            "to" => name(rest).map_or_else(|| Self::Bad("usage: /to NAME or /to #GROUP".into()), Self::To),
             "who" => name(rest).map_or_else(|| Self::Bad("usage: /who NAME".into()), Self::Who),
             "msg" => match rest.split_once(char::is_whitespace) {
                 Some((name, text)) if !text.trim().is_empty() => {
@@ -99,8 +133,26 @@ mod tests {
         );
         assert_eq!(Command::parse("/history"), Command::History(HISTORY));
         assert_eq!(Command::parse("/history 7"), Command::History(7));
+        assert_eq!(Command::parse("/to #the lunch"), Command::To("#the lunch".into()));
+        assert_eq!(Command::parse("/groups"), Command::Order(Order::Groups));
+        assert_eq!(
+            Command::parse("/group role x"),
+            Command::Bad("usage: /group role USER owner|admin|member [GROUP]".into())
+        );
         for bad in ["/to", "/to a b", "/msg bob", "/msg", "/history x", "/history 0", "/who", "/dance"] {
             assert!(matches!(Command::parse(bad), Command::Bad(_)), "{bad}");
         }
+    }
+
+    #[test]
+    fn help_teaches_every_command() {
+        let lines = help();
+        let text = lines.join("\n");
+        for word in WORDS.iter().filter(|word| **word != "help") {
+            assert!(text.contains(&format!("/{word}")), "{word}");
+            let read = Command::parse(&format!("/{word}"));
+            assert!(!matches!(&read, Command::Bad(why) if why.contains("no such")), "{word}: {read:?}");
+        }
+        assert!(lines.iter().all(|line| line.matches(COLUMN).count() == 1), "{text}");
     }
 }

@@ -59,7 +59,8 @@ impl LineEditor {
         (at..=self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(self.text.len())
     }
 
-    fn before(&self) -> &str {
+    /// What stands before the cursor.
+    pub(crate) fn before(&self) -> &str {
         self.text.get(..self.cursor).unwrap_or_default()
     }
 
@@ -81,6 +82,12 @@ impl LineEditor {
             self.cursor = from;
             self.snap();
         }
+    }
+
+    /// Puts `text` in the place of what stands from `start` to the cursor.
+    pub(crate) fn replace_before(&mut self, start: usize, text: &str) {
+        self.remove(start, self.cursor);
+        self.insert(text);
     }
 
     /// One character to the left.

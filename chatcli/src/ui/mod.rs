@@ -3,9 +3,15 @@
 mod app;
 mod chat;
 mod command;
+mod completion;
+#[cfg(test)]
+mod group_tests;
 mod line_editor;
 mod login_form;
+mod mention;
+mod news;
 mod pane;
+mod report;
 mod safe_text;
 mod terminal;
 #[cfg(test)]

@@ -7,10 +7,14 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use schema::Seq;
+use schema::text::name_key;
 
 use super::chat::{Chat, Notice};
+use super::command::COLUMN;
+use super::mention::mentions;
+use super::report;
 use super::safe_text::{safe, safe_line, shorten, width, wrap};
-use crate::service::{ClientService, Entry, Outgoing, Progress, To};
+use crate::service::{ClientService, Content, Entry, Outgoing, Progress};
 
 /// Which time is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +128,11 @@ impl Pane {
 
     fn fill(&mut self, chat: &Chat, service: &ClientService) {
         let me = service.me().map(|me| me.name.to_string()).unwrap_or_default();
-        if let Some(name) = chat.open() {
-            let under_way: Vec<&Outgoing> = service.on_the_way(&To::User(name.to_owned())).collect();
+        let key = name_key(&me);
+        if let Some(to) = chat.open() {
+            let under_way: Vec<&Outgoing> = service.on_the_way(to).collect();
             for item in under_way.into_iter().rev() {
-                self.message("--:--", &me, true, &item.text, Some(Progress::Sending));
+                self.message("--:--", &me, &item.text, Some(Progress::Sending), false);
             }
         }
         let mut notices = chat.notices().rev().peekable();
@@ -142,7 +147,10 @@ impl Pane {
                 }
                 let before = self.rows.len();
                 let own = service.me().is_some_and(|me| me.id == entry.from);
-                self.entry(entry, own.then(|| conversation.progress(entry.seq)));
+                self.entry(service, entry, own.then(|| conversation.progress(entry.seq)), &key);
+                if chat.unread_from == Some(entry.seq) {
+                    self.rule("new");
+                }
                 let day = self.theme.zone.show(entry.time_ms).0;
                 let earlier = entries.peek().map(|earlier| self.theme.zone.show(earlier.time_ms).0);
                 if earlier != Some(day) {
@@ -158,13 +166,30 @@ impl Pane {
         notices.for_each(|notice| self.notice(notice));
     }
 
-    fn entry(&mut self, entry: &Entry, progress: Option<Progress>) {
+    /// `key` is that of the user's own name.
+    fn entry(&mut self, service: &ClientService, entry: &Entry, progress: Option<Progress>, key: &str) {
         let (_, time) = self.theme.zone.show(entry.time_ms);
-        self.message(&time, &entry.from_name, progress.is_some(), &entry.text, progress);
+        match &entry.content {
+            Content::Text(text) => {
+                let mentioned = progress.is_none() && mentions(text, key);
+                self.message(&time, &entry.from_name, text, progress, mentioned);
+            }
+            Content::Event(event) => {
+                let text = safe_line(&report::group_event(service, entry, event));
+                let (head, room) = (width(&time) + 3, self.columns.saturating_sub(2));
+                let mut texts = wrap(&text, self.columns.saturating_sub(head), room).into_iter();
+                let first = format!("{time} · {}", texts.next().unwrap_or_default());
+                let lines = std::iter::once(first).chain(texts.map(|text| format!("  {text}")));
+                let lines: Vec<Line<'_>> = lines.map(|line| Line::styled(line, self.theme.dim())).collect();
+                self.rows.extend(lines.into_iter().rev());
+            }
+        }
     }
 
-    fn message(&mut self, time: &str, name: &str, own: bool, text: &str, progress: Option<Progress>) {
-        let style = self.theme.name(name, own);
+    /// An own message has a progress.
+    fn message(&mut self, time: &str, name: &str, text: &str, progress: Option<Progress>, mentioned: bool) {
+        let style = self.theme.name(name, progress.is_some());
+        let body = if mentioned { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
         let shown = shorten(&safe_line(name), (self.columns / 3).max(4));
         let head = width(time) + 1 + width(&shown) + 2;
         // Where there is no room, the rest of a message stands below its head, not beside it.
@@ -174,9 +199,9 @@ impl Pane {
         let mut lines = vec![Line::from(vec![
             Span::styled(format!("{time} "), self.theme.dim()),
             Span::styled(format!("{shown}: "), style),
-            Span::raw(texts.next().unwrap_or_default()),
+            Span::styled(texts.next().unwrap_or_default(), body),
         ])];
-        lines.extend(texts.map(|text| Line::from(format!("{}{text}", " ".repeat(indent)))));
+        lines.extend(texts.map(|text| Line::styled(format!("{}{text}", " ".repeat(indent)), body)));
         if let Some(progress) = progress {
             self.mark(&mut lines, progress, indent);
         }
@@ -198,15 +223,39 @@ impl Pane {
     fn notice(&mut self, notice: &Notice) {
         let style = if notice.error { self.theme.error() } else { self.theme.dim() };
         let room = self.columns.saturating_sub(2);
-        let rows = wrap(&safe(&notice.text), room, room);
-        let lines = rows.into_iter().rev().map(|row| Line::styled(format!("* {row}"), style));
-        self.rows.extend(lines);
+        let rows = match notice.text.split_once(COLUMN) {
+            Some((left, right)) => columns(&safe(left), &safe(right), room),
+            None => wrap(&safe(&notice.text), room, room),
+        };
+        let row = |(n, row)| Line::styled(format!("{}{row}", if n == 0 { "* " } else { "  " }), style);
+        let lines: Vec<Line<'_>> = rows.into_iter().enumerate().map(row).collect();
+        self.rows.extend(lines.into_iter().rev());
     }
 
     fn day(&mut self, day: Option<NaiveDate>) {
         let text = day.map_or_else(|| "unknown day".into(), |day| day.format("%A, %-d %B %Y").to_string());
-        let side = self.columns.saturating_sub(width(&text) + 2) / 2;
+        self.rule(&text);
+    }
+
+    /// A line across the pane with a word in it.
+    fn rule(&mut self, text: &str) {
+        let side = self.columns.saturating_sub(width(text) + 2) / 2;
         let line = "─".repeat(side.min(20));
         self.rows.push(Line::styled(format!("{line} {text} {line}"), self.theme.dim()));
     }
+}
+
+/// Two columns as rows: the left one has a third of the room, or a row of its own where it is longer.
+fn columns(left: &str, right: &str, room: usize) -> Vec<String> {
+    let indent = if room >= 40 { room * 2 / 5 } else { 4 };
+    let mut rows = Vec::new();
+    let mut texts = wrap(right, room.saturating_sub(indent), room.saturating_sub(indent)).into_iter();
+    if width(left) < indent {
+        let first = texts.next().unwrap_or_default();
+        rows.push(format!("{left}{}{first}", " ".repeat(indent - width(left))));
+    } else {
+        rows.extend(wrap(left, room, room));
+    }
+    rows.extend(texts.map(|text| format!("{}{text}", " ".repeat(indent))));
+    rows
 }

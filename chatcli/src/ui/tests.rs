@@ -21,16 +21,16 @@ const TUESDAY: u64 = 1_700_000_000_000;
 const HOUR: u64 = 3_600_000;
 
 /// An app, its service, and a server in memory.
-struct Stage {
-    app: App,
-    service: ClientService,
-    server: Model,
-    link: Link,
-    now: Instant,
+pub(super) struct Stage {
+    pub(super) app: App,
+    pub(super) service: ClientService,
+    pub(super) server: Model,
+    pub(super) link: Link,
+    pub(super) now: Instant,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let zone = Zone::Fixed(FixedOffset::east_opt(0).unwrap());
         let theme = Theme { colours: true, zone };
         let mut stage = Self {
@@ -47,16 +47,30 @@ impl Stage {
     }
 
     /// Logged in as amy, by the form.
-    fn chatting() -> Self {
+    pub(super) fn chatting() -> Self {
         let mut stage = Self::new();
-        stage.keys("l");
-        stage.line("amy");
-        stage.line("correct horse");
+        stage.log_in();
         stage
     }
 
+    pub(super) fn log_in(&mut self) {
+        self.keys("l");
+        self.line("amy");
+        self.line("correct horse");
+    }
+
+    /// Reads what the server has said, without letting time pass.
+    pub(super) fn see_lines(&mut self) {
+        while let Some(line) = self.server.out.pop_front() {
+            self.service.handle_line(self.now, &line);
+        }
+        while let Some(event) = self.service.take_event() {
+            self.app.handle_event(self.now, &mut self.service, &event);
+        }
+    }
+
     /// Lets lines go both ways until nothing more comes.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..50 {
             while let Some(action) = self.service.take_action() {
                 if let Action::Line(line) = action {
@@ -66,38 +80,33 @@ impl Stage {
             for turn in 0..16 {
                 self.server.push_one(turn);
             }
-            while let Some(line) = self.server.out.pop_front() {
-                self.service.handle_line(self.now, &line);
-            }
-            while let Some(event) = self.service.take_event() {
-                self.app.handle_event(self.now, &mut self.service, &event);
-            }
+            self.see_lines();
             self.now += Duration::from_millis(100);
             self.service.handle_time(self.now);
         }
     }
 
-    fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) {
+    pub(super) fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) {
         self.app.handle_key(self.now, &mut self.service, KeyEvent::new(code, modifiers));
     }
 
-    fn keys(&mut self, text: &str) {
+    pub(super) fn keys(&mut self, text: &str) {
         text.chars().for_each(|c| self.key(KeyCode::Char(c), KeyModifiers::NONE));
     }
 
-    fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         self.keys(text);
         self.key(KeyCode::Enter, KeyModifiers::NONE);
         self.settle();
     }
 
-    fn hear(&mut self, from: &str, text: &str) {
+    pub(super) fn hear(&mut self, from: &str, text: &str) {
         self.server.peer_sends(from, text);
         self.settle();
     }
 
     /// The screen as rows of text, without what is behind their ends.
-    fn screen(&mut self, columns: u16, rows: u16) -> Vec<String> {
+    pub(super) fn screen(&mut self, columns: u16, rows: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
         terminal.draw(|frame| view::draw(frame, &mut self.app, &self.service, &self.link, self.now)).unwrap();
         let buffer = terminal.backend().buffer();
@@ -117,11 +126,11 @@ impl Stage {
         screen
     }
 
-    fn at_80(&mut self) -> String {
+    pub(super) fn at_80(&mut self) -> String {
         self.screen(80, 24).join("\n")
     }
 
-    fn at_40(&mut self) -> String {
+    pub(super) fn at_40(&mut self) -> String {
         self.screen(40, 12).join("\n")
     }
 }
@@ -279,7 +288,8 @@ fn commands_answer_in_the_pane() {
     stage.line("/dance");
     assert!(stage.at_80().contains("* no such command: /dance"));
     stage.line("/help");
-    assert!(stage.at_80().contains("* /to NAME            open the conversation"));
+    let help = stage.screen(80, 70).join("\n");
+    assert!(help.contains("* /to NAME, /to #GROUP open a conversation; what you"), "{help}");
     stage.line("/to carol");
     let screen = stage.at_80();
     assert!(screen.contains("22:13 amy: hi [sent]") && !screen.contains("/dance"), "{screen}");

@@ -7,13 +7,15 @@ use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
+use schema::UserId;
+use schema::reply::Kind;
 
 use super::app::{App, Face};
 use super::login_form::{Field, LoginForm};
 use super::pane::{Pane, Theme};
 use super::safe_text::{safe_line, shorten, width};
 use crate::client::Link;
-use crate::service::{ClientService, Conversation, Phase};
+use crate::service::{ClientService, Conversation, Phase, To};
 
 /// From so many columns on there is room for the list of conversations.
 const WIDE: u16 = 72;
@@ -47,13 +49,35 @@ fn bar(frame: &mut Frame<'_>, area: Rect, text: &str) {
 }
 
 fn title_text(app: &App, service: &ClientService, now: Instant) -> String {
-    match app.chat.open() {
-        None => "chatcli".into(),
-        Some(name) => {
-            let typing = if app.chat.is_typing(service, now) { " is typing…" } else { "" };
-            let above = if app.chat.scroll > 0 { "  (scrolled up: PgDn)" } else { "" };
-            format!("{}{typing}{above}", safe_line(name))
-        }
+    let Some(label) = app.chat.label(service) else { return "chatcli".into() };
+    let state = match (app.chat.open(), app.chat.conversation(service)) {
+        (Some(To::User(name)), _) => match service.presence(name) {
+            Some(true) => " · online".into(),
+            Some(false) => " · offline".into(),
+            None => String::new(),
+        },
+        (_, Some(group)) if group.gone => " · you are not a member".into(),
+        (_, Some(group)) => match group.member_count() {
+            Some(1) => " · only you".into(),
+            Some(count) => format!(" · {count} members"),
+            None => String::new(),
+        },
+        _ => String::new(),
+    };
+    let above = if app.chat.scroll > 0 { "  (scrolled up: PgDn)" } else { "" };
+    format!("{}{state}{}{above}", safe_line(&label), typing_text(app, service, now))
+}
+
+/// Who is typing; in a pair there is but one who can.
+fn typing_text(app: &App, service: &ClientService, now: Instant) -> String {
+    let users = app.chat.who_types(service, now);
+    let name = |user: &UserId| service.name_of(*user).map_or_else(|| "somebody".into(), safe_line);
+    match (app.chat.open(), users.as_slice()) {
+        (_, []) => String::new(),
+        (Some(To::User(_)), _) => " is typing…".into(),
+        (_, [one]) => format!(" · {} is typing…", name(one)),
+        (_, [one, other]) => format!(" · {} and {} are typing…", name(one), name(other)),
+        _ => " · several are typing…".into(),
     }
 }
 
@@ -78,7 +102,7 @@ fn status_text(app: &App, service: &ClientService, link: &Link, now: Instant) ->
     let unread: Vec<String> = service
         .conversations()
         .filter(|other| other.unread > 0 && Some(other.conv) != open)
-        .map(|other| format!("{} ({})", safe_line(&other.name), other.unread))
+        .map(|other| format!("{} ({})", safe_line(&other.label()), other.unread))
         .collect();
     if unread.is_empty() { state } else { format!("{state} · unread: {}", unread.join(", ")) }
 }
@@ -112,7 +136,8 @@ fn draw_chat(frame: &mut Frame<'_>, middle: Rect, input: Rect, app: &mut App, se
         ..pane
     };
     frame.render_widget(Paragraph::new(rows), area);
-    draw_input(frame, input, &format!("{}> ", app.chat.open().map(safe_line).unwrap_or_default()), app);
+    let label = app.chat.label(service).unwrap_or_default();
+    draw_input(frame, input, &format!("{}> ", safe_line(&label)), app);
 }
 
 /// What an empty pane says.
@@ -122,7 +147,7 @@ fn welcome(app: &App, service: &ClientService) -> Vec<Line<'static>> {
         return vec![Line::styled("no messages yet: write the first", dim)];
     }
     let mut rows: Vec<Line<'static>> =
-        service.conversations().map(|found| list_row(found, 40, dim)).collect();
+        service.conversations().map(|found| list_row(service, found, 40, dim)).collect();
     rows.push(Line::styled("/to NAME opens a conversation · /help", dim));
     rows
 }
@@ -142,17 +167,19 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, app: &App, service: &ClientServi
             } else {
                 Style::new()
             };
-            list_row(found, usize::from(area.width), style)
+            list_row(service, found, usize::from(area.width), style)
         })
         .collect();
     frame.render_widget(Paragraph::new(rows), area);
 }
 
-fn list_row(found: &Conversation, columns: usize, style: Style) -> Line<'static> {
+fn list_row(service: &ClientService, found: &Conversation, columns: usize, style: Style) -> Line<'static> {
     let unread = if found.unread > 0 { format!(" ({})", found.unread) } else { String::new() };
     let room = columns.saturating_sub(width(&unread) + 1);
     let style = if found.unread > 0 { style.add_modifier(Modifier::BOLD) } else { style };
-    Line::from(Span::styled(format!(" {}{unread}", shorten(&safe_line(&found.name), room)), style))
+    let online = found.kind == Kind::Direct && service.presence(&found.name) == Some(true);
+    let sign = if online { '•' } else { ' ' };
+    Line::from(Span::styled(format!("{sign}{}{unread}", shorten(&safe_line(&found.label()), room)), style))
 }
 
 fn draw_input(frame: &mut Frame<'_>, area: Rect, prompt: &str, app: &App) {
