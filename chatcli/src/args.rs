@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 
+use crate::ui::Look;
+
 /// The console chat client: a screen in a terminal, a line mode for scripts
 ///
 /// In a terminal it asks you to log in or to register, and opens a screen to chat in; /help there tells the commands. It reconnects by
@@ -21,6 +23,14 @@ pub(crate) struct Args {
     /// The name to log in with; the password is asked for
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+
+    /// Colours for a dark or a light terminal; NO_COLOR in the environment leaves them out
+    #[arg(long, value_enum, value_name = "LOOK", default_value = "auto")]
+    pub(crate) theme: Look,
+
+    /// Leave the mouse to the terminal; else its wheel scrolls, and text is selected with Shift held
+    #[arg(long)]
+    pub(crate) no_mouse: bool,
 
     /// Script mode, even in a terminal
     #[arg(long)]

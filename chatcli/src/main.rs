@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::error::CliError;
 use crate::net::ClientNet;
 use crate::script::{Script, ScriptConfig};
-use crate::ui::ShowUi;
+use crate::ui::{ShowConfig, ShowUi};
 
 fn main() -> ExitCode {
     match run(Args::parse()) {
@@ -45,7 +45,9 @@ fn run(args: Args) -> Result<(), CliError> {
         let config = ScriptConfig { timeout: args.timeout, keep_going: args.keep_going };
         Script::new(client, config, io::stdout()).run(io::stdin())
     } else {
-        ShowUi::new(client, args.connect, args.name).run()
+        let config =
+            ShowConfig { address: args.connect, name: args.name, look: args.theme, mouse: !args.no_mouse };
+        ShowUi::new(client, config).run()
     }
 }
 

@@ -2,12 +2,18 @@
 
 use std::time::Instant;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseEventKind};
+use schema::text::name_key;
 
 use super::chat::Chat;
 use super::login_form::{Field, Filled, LoginForm};
-use super::pane::Theme;
+use super::mention::mentions;
+use super::safe_text::safe_line;
+use super::theme::Theme;
 use crate::service::{ClientService, Credential, Event, Question, Ticket};
+
+/// Rows that a step of the mouse's wheel scrolls.
+const WHEEL_ROWS: usize = 3;
 
 /// Which face is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,10 @@ pub(crate) struct App {
     /// What the form waits for, and what was filled in.
     pending: Option<(Ticket, Filled)>,
     quit: bool,
+    /// Messages that spoke to the user since the last key.
+    mentions: usize,
+    /// The bell is to be rung.
+    bell: bool,
     /// Everything is to be drawn anew, whatever is on the screen.
     pub(crate) redraw: bool,
 }
@@ -46,6 +56,8 @@ impl App {
             page: 10,
             pending: None,
             quit: false,
+            mentions: 0,
+            bell: false,
             redraw: false,
         }
     }
@@ -53,6 +65,29 @@ impl App {
     /// Whether the program is to end.
     pub(crate) fn is_done(&self) -> bool {
         self.quit || self.chat.quit
+    }
+
+    /// Whether the bell is to be rung, once.
+    pub(crate) fn take_bell(&mut self) -> bool {
+        std::mem::take(&mut self.bell)
+    }
+
+    /// What stands above the terminal: who is logged in, and how often they were spoken to since the last key.
+    pub(crate) fn title(&self, service: &ClientService) -> String {
+        let name = service.me().map_or_else(String::new, |me| format!(" · {}", safe_line(&me.name)));
+        match self.mentions {
+            0 => format!("chatcli{name}"),
+            count => format!("({count}) chatcli{name}"),
+        }
+    }
+
+    /// The mouse did something.
+    pub(crate) fn handle_mouse(&mut self, now: Instant, service: &mut ClientService, kind: MouseEventKind) {
+        match (self.face, kind) {
+            (Face::Chat, MouseEventKind::ScrollUp) => self.chat.scroll_up(now, service, WHEEL_ROWS),
+            (Face::Chat, MouseEventKind::ScrollDown) => self.chat.scroll_down(WHEEL_ROWS),
+            _ => {}
+        }
     }
 
     /// The program is to end.
@@ -65,6 +100,7 @@ impl App {
         if key.kind == KeyEventKind::Release {
             return;
         }
+        self.mentions = 0;
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match (key.code, control) {
             (KeyCode::Char('c'), true) => self.quit = true,
@@ -154,6 +190,13 @@ impl App {
 
     /// Something of the protocol happened.
     pub(crate) fn handle_event(&mut self, now: Instant, service: &mut ClientService, event: &Event) {
+        if let (Event::Message { entry, .. }, Some(me)) = (event, service.me())
+            && entry.from != me.id
+            && entry.text().is_some_and(|text| mentions(text, &name_key(&me.name)))
+        {
+            self.mentions += 1;
+            self.bell = true;
+        }
         match event {
             Event::LoggedIn { ticket, .. } => {
                 if ticket.is_some() {

@@ -16,6 +16,7 @@ mod safe_text;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod theme;
 mod view;
 
 use std::thread;
@@ -30,6 +31,8 @@ use crate::client::{Client, Link, News};
 use crate::error::CliError;
 use app::App;
 use terminal::Screen;
+pub(crate) use theme::Look;
+use theme::Theme;
 
 /// Keys that may wait while the screen is drawn.
 const KEYS_MAX: usize = 1_024;
@@ -50,17 +53,33 @@ enum Input {
     End,
 }
 
+/// How the screen is to be.
+#[derive(Debug)]
+pub(crate) struct ShowConfig {
+    /// The server, as the user named it.
+    pub(crate) address: String,
+    /// The name to log in with.
+    pub(crate) name: Option<String>,
+    pub(crate) look: Look,
+    /// Whether the mouse's wheel scrolls; else the terminal has the mouse for itself.
+    pub(crate) mouse: bool,
+}
+
 /// The screen and the client behind it.
 #[derive(Debug)]
 pub(crate) struct ShowUi {
     client: Client,
     app: App,
+    mouse: bool,
+    /// What was set last.
+    title: String,
 }
 
 impl ShowUi {
     /// A screen for a client of the server at `address`.
-    pub(crate) fn new(client: Client, address: String, name: Option<String>) -> Self {
-        Self { client, app: App::new(address, name, view::theme()) }
+    pub(crate) fn new(client: Client, config: ShowConfig) -> Self {
+        let app = App::new(config.address, config.name, Theme::here(config.look));
+        Self { client, app, mouse: config.mouse, title: String::new() }
     }
 
     /// Shows the screen until the user leaves.
@@ -69,7 +88,7 @@ impl ShowUi {
     /// When the terminal fails.
     pub(crate) fn run(mut self) -> Result<(), CliError> {
         let input = read_input()?;
-        let mut screen = Screen::take()?;
+        let mut screen = Screen::take(self.mouse)?;
         loop {
             self.take_news();
             if self.app.is_done() {
@@ -88,12 +107,20 @@ impl ShowUi {
         if std::mem::take(&mut self.app.redraw) {
             screen.terminal.clear().map_err(failed())?;
         }
-        let Self { client, app } = self;
+        let Self { client, app, .. } = self;
         let now = Instant::now();
         screen
             .terminal
             .draw(|frame| view::draw(frame, app, &client.service, client.link(), now))
             .map_err(failed())?;
+        let title = app.title(&client.service);
+        if title != self.title {
+            screen.set_title(&title).map_err(failed())?;
+            self.title = title;
+        }
+        if app.take_bell() {
+            screen.ring().map_err(failed())?;
+        }
         Ok(())
     }
 
@@ -140,6 +167,7 @@ impl ShowUi {
         match input {
             Input::Event(TermEvent::Key(key)) => self.app.handle_key(now, service, key),
             Input::Event(TermEvent::Paste(text)) => self.app.handle_paste(now, service, &text),
+            Input::Event(TermEvent::Mouse(mouse)) => self.app.handle_mouse(now, service, mouse.kind),
             // A new size is looked at when drawing.
             Input::Event(_) => {}
             Input::End => self.app.quit(),

@@ -1,9 +1,7 @@
 //! The message pane: entries, what is on its way, and the program's own words, as rows from the bottom up.
 
-#[cfg(test)]
-use chrono::FixedOffset;
-use chrono::{DateTime, Local, NaiveDate, Utc};
-use ratatui::style::{Color, Modifier, Style};
+use chrono::NaiveDate;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use schema::Seq;
@@ -14,66 +12,8 @@ use super::command::COLUMN;
 use super::mention::mentions;
 use super::report;
 use super::safe_text::{safe, safe_line, shorten, width, wrap};
+use super::theme::Theme;
 use crate::service::{ClientService, Content, Entry, Outgoing, Progress};
-
-/// Which time is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Zone {
-    /// That of this machine.
-    Local,
-    /// A fixed one, for tests.
-    #[cfg(test)]
-    Fixed(FixedOffset),
-}
-
-impl Zone {
-    /// The day and the time of day.
-    fn show(self, time_ms: u64) -> (Option<NaiveDate>, String) {
-        let utc = i64::try_from(time_ms).ok().and_then(DateTime::<Utc>::from_timestamp_millis);
-        let Some(utc) = utc else { return (None, "--:--".into()) };
-        let local = match self {
-            Self::Local => utc.with_timezone(&Local).naive_local(),
-            #[cfg(test)]
-            Self::Fixed(offset) => utc.with_timezone(&offset).naive_local(),
-        };
-        (Some(local.date()), local.format("%H:%M").to_string())
-    }
-}
-
-/// How things look.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Theme {
-    /// Whether colours are used.
-    pub(crate) colours: bool,
-    pub(crate) zone: Zone,
-}
-
-impl Theme {
-    fn coloured(self, style: Style, colour: Color) -> Style {
-        if self.colours { style.fg(colour) } else { style }
-    }
-
-    pub(crate) fn dim(self) -> Style {
-        Style::new().add_modifier(Modifier::DIM)
-    }
-
-    fn error(self) -> Style {
-        self.coloured(Style::new().add_modifier(Modifier::BOLD), Color::Red)
-    }
-
-    /// A name has the same colour always.
-    fn name(self, name: &str, own: bool) -> Style {
-        // Those that can be read on light and on dark.
-        const COLOURS: [Color; 4] = [Color::Cyan, Color::Green, Color::Magenta, Color::Yellow];
-        let bold = Style::new().add_modifier(Modifier::BOLD);
-        if own {
-            return bold;
-        }
-        let sum =
-            name.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
-        self.coloured(bold, COLOURS.get(sum % COLOURS.len()).copied().unwrap_or(Color::Cyan))
-    }
-}
 
 /// The rows of the pane.
 #[derive(Debug)]
@@ -189,7 +129,7 @@ impl Pane {
     /// An own message has a progress.
     fn message(&mut self, time: &str, name: &str, text: &str, progress: Option<Progress>, mentioned: bool) {
         let style = self.theme.name(name, progress.is_some());
-        let body = if mentioned { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
+        let body = if mentioned { self.theme.mention() } else { Style::new() };
         let shown = shorten(&safe_line(name), (self.columns / 3).max(4));
         let head = width(time) + 1 + width(&shown) + 2;
         // Where there is no room, the rest of a message stands below its head, not beside it.

@@ -7,11 +7,22 @@ use std::thread;
 
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::execute;
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::style::Print;
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, SetTitle, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 
 use crate::error::CliError;
+
+/// Buttons and the wheel are told, movements are not; in the form that has no greatest column.
+const MOUSE_ON: &str = "\u{1b}[?1000h\u{1b}[?1006h";
+const MOUSE_OFF: &str = "\u{1b}[?1006l\u{1b}[?1000l";
+
+/// The terminal keeps its title, and takes it out again.
+const KEEP_TITLE: &str = "\u{1b}[22;0t";
+const OLD_TITLE: &str = "\u{1b}[23;0t";
 
 /// Whether it is to be given back: a panic hook knows no owner.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -23,11 +34,11 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal over.
+    /// Takes the terminal over, with the mouse or without.
     ///
     /// # Errors
     /// When it refuses.
-    pub(crate) fn take() -> Result<Self, CliError> {
+    pub(crate) fn take(mouse: bool) -> Result<Self, CliError> {
         let (before, ours) = (panic::take_hook(), thread::current().id());
         panic::set_hook(Box::new(move |info| {
             if thread::current().id() == ours {
@@ -41,8 +52,15 @@ impl Screen {
         }));
         enable_raw_mode().map_err(CliError::io("cannot take the terminal over"))?;
         TAKEN.store(true, Ordering::SeqCst);
-        let begun = execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
+        let mouse = if mouse { MOUSE_ON } else { "" };
+        let begun = execute!(
+            io::stdout(),
+            EnterAlternateScreen,
+            EnableBracketedPaste,
+            Print(KEEP_TITLE),
+            Print(mouse)
+        )
+        .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
         match begun {
             Ok(terminal) => Ok(Self { terminal }),
             Err(error) => {
@@ -50,6 +68,24 @@ impl Screen {
                 Err(CliError::io("cannot take the terminal over")(error))
             }
         }
+    }
+}
+
+impl Screen {
+    /// Sets what stands above the terminal. There must be nothing in it that a terminal obeys.
+    ///
+    /// # Errors
+    /// When the terminal fails.
+    pub(crate) fn set_title(&mut self, title: &str) -> io::Result<()> {
+        execute!(io::stdout(), SetTitle(title))
+    }
+
+    /// Rings the bell.
+    ///
+    /// # Errors
+    /// When the terminal fails.
+    pub(crate) fn ring(&mut self) -> io::Result<()> {
+        execute!(io::stdout(), Print('\u{7}'))
     }
 }
 
@@ -63,7 +99,14 @@ impl Drop for Screen {
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         // A terminal that is gone cannot be given back.
-        let _ = execute!(io::stdout(), DisableBracketedPaste, LeaveAlternateScreen, crossterm::cursor::Show);
+        let _ = execute!(
+            io::stdout(),
+            Print(MOUSE_OFF),
+            Print(OLD_TITLE),
+            DisableBracketedPaste,
+            LeaveAlternateScreen,
+            crossterm::cursor::Show
+        );
         let _ = disable_raw_mode();
     }
 }
@@ -102,7 +145,7 @@ mod tests {
         if !io::stdout().is_terminal() {
             return;
         }
-        let mut screen = Screen::take().unwrap();
+        let mut screen = Screen::take(true).unwrap();
         screen.terminal.draw(|frame| frame.render_widget("on the screen of the chat", frame.area())).unwrap();
         panic!("a defect, to be read");
     }

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use chrono::FixedOffset;
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEventKind};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::style::Color;
 use schema::reply::Push;
 
 use super::app::App;
-use super::pane::{Theme, Zone};
 use super::safe_text::width;
+use super::theme::{Palette, Theme, Zone};
 use super::view;
 use crate::client::Link;
 use crate::service::model::{Model, seq, user_id};
@@ -32,7 +33,7 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn new() -> Self {
         let zone = Zone::Fixed(FixedOffset::east_opt(0).unwrap());
-        let theme = Theme { colours: true, zone };
+        let theme = Theme { palette: Palette::OnDark, zone };
         let mut stage = Self {
             app: App::new("127.0.0.1:6000".into(), None, theme),
             service: ClientService::new("run"),
@@ -374,4 +375,65 @@ fn control_c_and_quit_end_it() {
     let mut stage = Stage::new();
     stage.key(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert!(stage.app.is_done());
+}
+
+#[test]
+fn a_mention_rings_once_and_is_counted_in_the_title_until_a_key_is_pressed() {
+    let mut stage = Stage::chatting();
+    stage.hear("bob", "has anybody seen amy?");
+    assert!(!stage.app.take_bell());
+    assert_eq!(stage.app.title(&stage.service), "chatcli · amy");
+    stage.hear("bob", "@Amy, are you there?");
+    assert!(stage.app.take_bell() && !stage.app.take_bell());
+    stage.hear("carol", "@amy!");
+    assert_eq!(stage.app.title(&stage.service), "(2) chatcli · amy");
+    stage.line("I talk to @amy, that is to myself");
+    assert_eq!(stage.app.title(&stage.service), "chatcli · amy");
+    stage.app.take_bell();
+    stage.settle();
+    assert!(!stage.app.take_bell());
+}
+
+#[test]
+fn the_wheel_scrolls() {
+    let mut stage = Stage::chatting();
+    for n in 1..=40 {
+        stage.hear("bob", &format!("message {n}."));
+    }
+    assert!(stage.at_40().contains("message 40."));
+    stage.app.handle_mouse(stage.now, &mut stage.service, MouseEventKind::ScrollUp);
+    let screen = stage.at_40();
+    assert!(screen.contains("message 37.") && !screen.contains("message 38."), "{screen}");
+    stage.app.handle_mouse(stage.now, &mut stage.service, MouseEventKind::ScrollDown);
+    assert!(stage.at_40().contains("message 40."));
+}
+
+#[test]
+fn without_colours_nothing_has_one() {
+    let mut stage = Stage::chatting();
+    stage.app.theme.palette = Palette::Plain;
+    stage.hear("bob", "@amy hello");
+    stage.line("/dance");
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+    let coloured = |stage: &mut Stage, terminal: &mut Terminal<TestBackend>| {
+        terminal
+            .draw(|frame| view::draw(frame, &mut stage.app, &stage.service, &stage.link, stage.now))
+            .unwrap();
+        terminal.backend().buffer().content().iter().filter(|cell| cell.fg != Color::Reset).count()
+    };
+    assert_eq!(coloured(&mut stage, &mut terminal), 0);
+    stage.app.theme.palette = Palette::OnLight;
+    assert!(coloured(&mut stage, &mut terminal) > 0);
+}
+
+#[test]
+fn a_paste_of_many_lines_is_one_message() {
+    let mut stage = Stage::chatting();
+    stage.line("/to bob");
+    stage.app.handle_paste(stage.now, &mut stage.service, "first line\r\nsecond line\nthird line");
+    assert_eq!(stage.screen(80, 24)[23], "bob> first line⏎second line⏎third line");
+    stage.line("");
+    let conv = stage.service.conversation_with("bob").unwrap();
+    let texts: Vec<&str> = conv.entries().map(|entry| entry.text().unwrap().as_ref()).collect();
+    assert_eq!(texts, ["first line\nsecond line\nthird line"]);
 }

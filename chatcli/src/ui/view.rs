@@ -12,7 +12,7 @@ use schema::reply::Kind;
 
 use super::app::{App, Face};
 use super::login_form::{Field, LoginForm};
-use super::pane::{Pane, Theme};
+use super::pane::Pane;
 use super::safe_text::{safe_line, shorten, width};
 use crate::client::Link;
 use crate::service::{ClientService, Conversation, Phase, To};
@@ -147,7 +147,7 @@ fn welcome(app: &App, service: &ClientService) -> Vec<Line<'static>> {
         return vec![Line::styled("no messages yet: write the first", dim)];
     }
     let mut rows: Vec<Line<'static>> =
-        service.conversations().map(|found| list_row(service, found, 40, dim)).collect();
+        service.conversations().map(|found| list_row(app, service, found, 40, dim)).collect();
     rows.push(Line::styled("/to NAME opens a conversation · /help", dim));
     rows
 }
@@ -167,19 +167,29 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, app: &App, service: &ClientServi
             } else {
                 Style::new()
             };
-            list_row(service, found, usize::from(area.width), style)
+            list_row(app, service, found, usize::from(area.width), style)
         })
         .collect();
     frame.render_widget(Paragraph::new(rows), area);
 }
 
-fn list_row(service: &ClientService, found: &Conversation, columns: usize, style: Style) -> Line<'static> {
+fn list_row(
+    app: &App,
+    service: &ClientService,
+    found: &Conversation,
+    columns: usize,
+    style: Style,
+) -> Line<'static> {
     let unread = if found.unread > 0 { format!(" ({})", found.unread) } else { String::new() };
     let room = columns.saturating_sub(width(&unread) + 1);
     let style = if found.unread > 0 { style.add_modifier(Modifier::BOLD) } else { style };
     let online = found.kind == Kind::Direct && service.presence(&found.name) == Some(true);
-    let sign = if online { '•' } else { ' ' };
-    Line::from(Span::styled(format!("{sign}{}{unread}", shorten(&safe_line(&found.label()), room)), style))
+    let sign =
+        if online { Span::styled("•", style.patch(app.theme.online())) } else { Span::styled(" ", style) };
+    Line::from(vec![
+        sign,
+        Span::styled(format!("{}{unread}", shorten(&safe_line(&found.label()), room)), style),
+    ])
 }
 
 fn draw_input(frame: &mut Frame<'_>, area: Rect, prompt: &str, app: &App) {
@@ -241,10 +251,4 @@ fn draw_form_input(frame: &mut Frame<'_>, area: Rect, form: &LoginForm) {
         Line::from(vec![Span::styled(prompt, Style::new().add_modifier(Modifier::BOLD)), Span::raw(text)]);
     frame.render_widget(Paragraph::new(line), area);
     place_cursor(frame, area, width(prompt) + cursor);
-}
-
-/// How things look here: colours unless `NO_COLOR` is set, local time.
-pub(crate) fn theme() -> Theme {
-    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Theme { colours, zone: super::pane::Zone::Local }
 }
