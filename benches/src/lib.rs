@@ -30,6 +30,7 @@ pub use echoload::{
 };
 pub use load::LoadError;
 pub use machine::{load_average, machine};
+pub use process::own_cpu;
 pub use options::{Options, ShapeName};
 pub use report::{IdleReport, Memory, PairsReport, Quantiles, Report, ServerUse, ThreadUse, Verdict};
 pub use run::run;

@@ -79,6 +79,12 @@ pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// The CPU time of this process so far.
+#[must_use]
+pub fn own_cpu() -> Duration {
+    cpu(std::process::id()).unwrap_or_default()
+}
+
 /// The same of the threads that live, by name, in nanoseconds where the kernel tells them. A name that several have counts them together.
 fn threads(pid: u32) -> BTreeMap<String, Duration> {
     let mut threads = BTreeMap::new();

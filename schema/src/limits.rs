@@ -73,6 +73,12 @@ pub const PASSWORD_BYTES_MAX: usize = 128;
 /// Characters of a `client_id`. Fits a UUID, a hash in hex, or a device and a counter.
 pub const CLIENT_ID_CHARS_MAX: usize = 64;
 
+/// Members of a group. Its size costs nothing per message; the bound is for the lists and for who pays for the pushes.
+pub const GROUP_MEMBERS_MAX: u64 = 10_000;
+
+/// Members up to which a group's read and delivered marks are told.
+pub const GROUP_MARKS_MAX: u64 = 100;
+
 /// Characters of a `device` label at login.
 pub const DEVICE_CHARS_MAX: usize = 64;
 

@@ -12,12 +12,16 @@ pub struct Migration {
 }
 
 /// SQLite's migrations.
-pub const SQLITE: &[Migration] =
-    &[Migration { version: 1, name: "direct", sql: include_str!("../sql/sqlite/0001_direct.sql") }];
+pub const SQLITE: &[Migration] = &[
+    Migration { version: 1, name: "direct", sql: include_str!("../sql/sqlite/0001_direct.sql") },
+    Migration { version: 2, name: "groups", sql: include_str!("../sql/sqlite/0002_groups.sql") },
+];
 
 /// MySQL's and MariaDB's migrations. Each of their statements can be run again, for these servers commit a statement that makes a table by itself.
-pub const MYSQL: &[Migration] =
-    &[Migration { version: 1, name: "direct", sql: include_str!("../sql/mysql/0001_direct.sql") }];
+pub const MYSQL: &[Migration] = &[
+    Migration { version: 1, name: "direct", sql: include_str!("../sql/mysql/0001_direct.sql") },
+    Migration { version: 2, name: "groups", sql: include_str!("../sql/mysql/0002_groups.sql") },
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,19 +1,17 @@
 //! One transaction of the writer: from the jobs to their outcomes.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 use schema::{ConvId, Seq, UserId};
 
 use crate::connection::Connection;
 use crate::cursors::Waiting;
 use crate::dao::{CursorDao, MessageDao};
-use crate::entity::{Entry, Mark};
+use crate::entity::{Body, Entry, Mark};
 use crate::error::StoreError;
-use crate::heads::Heads;
+use crate::heads::{Heads, Names};
 use crate::job::{Job, WriteJob};
 use crate::pipeline::{
-    CommittedBatch, CursorError, CursorOutcome, SendError, SendOutcome, SendRequest, Sent,
+    Audience, CommittedBatch, CursorError, CursorOutcome, SendError, SendOutcome, SendRequest, Sent,
 };
 
 pub(crate) const INSERT_SENT: &str =
@@ -32,11 +30,13 @@ pub(crate) struct Outcomes {
 impl Outcomes {
     /// Nothing of the batch was committed: every outcome becomes this one.
     pub(crate) fn fail(&mut self, error: &StoreError) {
+        // What jobs have written is answered by their own results.
+        self.batch.sends.retain(|outcome| outcome.ticket.is_some());
         for outcome in &mut self.batch.sends {
             outcome.result = Err(SendError::Unavailable);
         }
         for outcome in &mut self.batch.cursors {
-            outcome.members = [outcome.user; 2];
+            outcome.audience = Audience::Own;
             outcome.delivered = None;
             outcome.read = None;
             outcome.result = Err(CursorError::Unavailable);
@@ -69,9 +69,9 @@ pub(crate) fn run(
     for job in jobs {
         match (job, &result) {
             (Job::Send(request), Ok(())) => result = run.send(request),
-            (Job::Op(op), Ok(())) => result = run.op(op),
+            (Job::Op(conv, op), Ok(())) => result = run.op(conv, op),
             (Job::Send(request), Err(_)) => run.refuse(&request, SendError::Unavailable),
-            (Job::Op(op), Err(_)) => run.outcomes.ops.push(op),
+            (Job::Op(_, op), Err(_)) => run.outcomes.ops.push(op),
         }
     }
     for waiting in cursors {
@@ -93,7 +93,7 @@ pub(crate) fn refuse_all(jobs: Vec<Job>, cursors: Vec<Waiting>) -> Outcomes {
     for job in jobs {
         match job {
             Job::Send(request) => outcomes.batch.sends.push(outcome(&request, Err(SendError::Unavailable))),
-            Job::Op(op) => outcomes.ops.push(op),
+            Job::Op(_, op) => outcomes.ops.push(op),
         }
     }
     for waiting in cursors {
@@ -115,12 +115,11 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Writes one message, or refuses it. An error is the storage's and ends the batch.
-    fn send(&mut self, request: SendRequest) -> Result<(), StoreError> {
-        match self.try_send(&request) {
-            Ok(Ok(Place::New { seq, names })) => {
-                let entry = names.entry(seq, self.now_ms, &request);
+    fn send(&mut self, mut request: SendRequest) -> Result<(), StoreError> {
+        match self.try_send(&mut request) {
+            Ok(Ok(Place::New(entry))) => {
                 let mut outcome = outcome(&request, Err(SendError::Unavailable));
-                outcome.result = Ok(Sent::New(Entry { text: request.text, ..entry }));
+                outcome.result = Ok(Sent::New(entry));
                 self.outcomes.batch.sends.push(outcome);
                 Ok(())
             }
@@ -140,15 +139,15 @@ impl Run<'_> {
         }
     }
 
-    fn try_send(&mut self, request: &SendRequest) -> Result<Result<Place, SendError>, StoreError> {
+    /// Where the message stands. Its text moves into the entry.
+    fn try_send(&mut self, request: &mut SendRequest) -> Result<Result<Place, SendError>, StoreError> {
         let SendRequest { conv, sender, .. } = *request;
         let Some(head) = self.heads.get(self.db, conv)? else {
             return Ok(Err(SendError::NotFound));
         };
-        let (Some(name), Some((recipient, recipient_name))) =
-            (head.members.name(sender), head.members.other(sender))
-        else {
-            return Ok(Err(SendError::Forbidden));
+        let names = match head.sender(self.db, sender)? {
+            Ok(names) => names,
+            Err(refusal) => return Ok(Err(refusal)),
         };
         let seq = head.last_seq.next();
         if let Some(client_id) = request.client_id.as_deref()
@@ -156,12 +155,12 @@ impl Run<'_> {
         {
             return same_again(self.db, request, client_id);
         }
-        let names = Names { sender: Arc::clone(name), recipient, recipient_name: Arc::clone(recipient_name) };
         head.last_seq = seq;
-        MessageDao::new(self.db).insert(conv, seq, sender, request.session, self.now_ms, &request.text)?;
+        let entry = new_entry(request, names, seq, self.now_ms);
+        MessageDao::new(self.db).insert(&entry)?;
         self.last.insert(conv, seq);
         self.own.insert((conv, sender), seq);
-        Ok(Ok(Place::New { seq, names }))
+        Ok(Ok(Place::New(entry)))
     }
 
     fn refuse(&mut self, request: &SendRequest, refusal: SendError) {
@@ -169,7 +168,7 @@ impl Run<'_> {
     }
 
     /// Runs a closure. It sees what the batch has written so far, and may write what heads are made of.
-    fn op(&mut self, mut op: Box<dyn WriteJob>) -> Result<(), StoreError> {
+    fn op(&mut self, conv: Option<ConvId>, mut op: Box<dyn WriteJob>) -> Result<(), StoreError> {
         if let Err(error) = self.flush() {
             self.outcomes.ops.push(op);
             return Err(error);
@@ -177,8 +176,12 @@ impl Run<'_> {
         let before = self.db.changes();
         op.run(self.db);
         self.outcomes.ops.push(op);
+        self.outcomes.batch.sends.extend(self.db.take_entries().into_iter().map(told));
         if self.db.changes() != before {
-            self.heads.clear();
+            match conv {
+                Some(conv) => self.heads.forget(conv),
+                None => self.heads.clear(),
+            }
         }
         if self.db.in_transaction() {
             Ok(())
@@ -208,16 +211,14 @@ impl Run<'_> {
         let Some(head) = self.heads.get(self.db, waiting.conv)? else {
             return Ok(Err(CursorError::NotFound));
         };
-        if !head.members.has(waiting.user) {
+        let Some((last, audience)) = head.reader(self.db, waiting.user)? else {
             return Ok(Err(CursorError::Forbidden));
-        }
-        let (members, last) = (head.members.ids(), head.last_seq);
+        };
         let Some(mark) = CursorDao::new(self.db).get(waiting.user, waiting.conv)? else {
             return Ok(Err(CursorError::Forbidden));
         };
-        let advance = |from: Seq, to: Option<Seq>| to.map(|to| to.min(last)).filter(|to| *to > from);
-        let delivered = advance(mark.delivered, waiting.delivered);
-        let read = advance(mark.read, waiting.read);
+        let delivered = advance(mark.delivered, waiting.delivered, last);
+        let read = advance(mark.read, waiting.read, last);
         if delivered.is_some() || read.is_some() {
             let mark = Mark {
                 user: waiting.user,
@@ -226,7 +227,7 @@ impl Run<'_> {
             };
             CursorDao::new(self.db).set(waiting.conv, mark)?;
         }
-        Ok(Ok(Moved { members, delivered, read }))
+        Ok(Ok(Moved { audience, delivered, read }))
     }
 
     fn cursor_outcomes(&mut self, waiting: Waiting, moved: Result<Moved, CursorError>) {
@@ -247,31 +248,32 @@ impl Run<'_> {
 
 /// Where a message stands.
 enum Place {
-    New { seq: Seq, names: Names },
+    New(Entry),
     Old { seq: Seq, time_ms: i64 },
 }
 
-struct Names {
-    sender: Arc<str>,
-    recipient: UserId,
-    recipient_name: Arc<str>,
+/// The entry that a request becomes. Its text moves.
+pub(crate) fn new_entry(request: &mut SendRequest, names: Names, seq: Seq, time_ms: i64) -> Entry {
+    Entry {
+        conv: request.conv,
+        seq,
+        sender: request.sender,
+        sender_name: names.sender,
+        to: names.to,
+        session: Some(request.session),
+        body: Body::Text(std::mem::take(&mut request.text)),
+        time_ms,
+    }
 }
 
-impl Names {
-    /// The entry without its text, which moves in afterwards.
-    fn entry(self, seq: Seq, time_ms: i64, request: &SendRequest) -> Entry {
-        Entry {
-            conv: request.conv,
-            seq,
-            sender: request.sender,
-            sender_name: self.sender,
-            recipient: self.recipient,
-            recipient_name: self.recipient_name,
-            session: request.session,
-            text: String::new(),
-            time_ms,
-        }
-    }
+/// An entry that a job has written.
+pub(crate) fn told(entry: Entry) -> SendOutcome {
+    SendOutcome { ticket: None, conv: entry.conv, result: Ok(Sent::New(entry)) }
+}
+
+/// Where a cursor goes from `from`, if it goes.
+pub(crate) fn advance(from: Seq, to: Option<Seq>, last: Seq) -> Option<Seq> {
+    to.map(|to| to.min(last)).filter(|to| *to > from)
 }
 
 /// Takes the `client_id` for this place; false when it is taken.
@@ -305,33 +307,36 @@ fn same_again(
     }
 }
 
-fn outcome(request: &SendRequest, result: Result<Sent, SendError>) -> SendOutcome {
-    let SendRequest { ticket, conv, sender, session, .. } = *request;
-    SendOutcome { ticket, conv, sender, session, result }
+pub(crate) const fn outcome(request: &SendRequest, result: Result<Sent, SendError>) -> SendOutcome {
+    SendOutcome { ticket: Some(request.ticket), conv: request.conv, result }
 }
 
 #[derive(Clone, Copy)]
-struct Moved {
-    members: [UserId; 2],
-    delivered: Option<Seq>,
-    read: Option<Seq>,
+pub(crate) struct Moved {
+    pub(crate) audience: Audience,
+    pub(crate) delivered: Option<Seq>,
+    pub(crate) read: Option<Seq>,
 }
 
-fn push_cursor_outcomes(all: &mut Vec<CursorOutcome>, waiting: Waiting, moved: Result<Moved, CursorError>) {
+pub(crate) fn push_cursor_outcomes(
+    all: &mut Vec<CursorOutcome>,
+    waiting: Waiting,
+    moved: Result<Moved, CursorError>,
+) {
     let Waiting { user, conv, tickets, delivered_by, read_by, .. } = waiting;
-    let nothing = Moved { members: [user; 2], delivered: None, read: None };
+    let nothing = Moved { audience: Audience::Own, delivered: None, read: None };
     let mut left = moved.unwrap_or(nothing);
     let result = moved.map(|_| ());
-    let members = left.members;
+    let audience = left.audience;
     let nobody = tickets.is_empty();
     for ticket in tickets.into_iter().map(Some) {
         let delivered = if ticket == delivered_by { left.delivered.take() } else { None };
         let read = if ticket == read_by { left.read.take() } else { None };
-        all.push(CursorOutcome { ticket, conv, user, members, delivered, read, result });
+        all.push(CursorOutcome { ticket, conv, user, audience, delivered, read, result });
     }
     // What nobody waits for is told all the same.
     let Moved { delivered, read, .. } = left;
     if nobody || delivered.is_some() || read.is_some() {
-        all.push(CursorOutcome { ticket: None, conv, user, members, delivered, read, result });
+        all.push(CursorOutcome { ticket: None, conv, user, audience, delivered, read, result });
     }
 }

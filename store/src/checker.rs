@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::connection::Connection;
 use crate::error::{StoreError, UnavailableKind};
-use crate::mysql_engine::{self, MySqlConfig};
+use crate::mysql_config::MySqlConfig;
+use crate::mysql_engine;
 use crate::row::Row;
 use crate::sqlite::Role;
 

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::error::StoreError;
+use crate::mysql_config::MySqlSection;
 
 /// Where the tables are and how much may be in hand at once. Every key has a default.
 ///
-/// Commits are always fully durable; there is no key to weaken that.
+/// Commits are fully durable. Only a server's own settings can weaken that, and then only with `mysql.durability = "relaxed"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DbConfig {
@@ -27,6 +28,8 @@ pub struct DbConfig {
     pub read_queue_max: usize,
     /// Reading threads, each with its connection, 1 to 64. Default 2.
     pub readers: usize,
+    /// A MySQL or MariaDB server to keep the tables in, in place of a file in the data folder.
+    pub mysql: Option<MySqlSection>,
 }
 
 impl Default for DbConfig {
@@ -39,6 +42,7 @@ impl Default for DbConfig {
             write_queue_bytes_max: 64 << 20,
             read_queue_max: 4_096,
             readers: 2,
+            mysql: None,
         }
     }
 }
@@ -68,7 +72,14 @@ impl DbConfig {
         within("write_queue_max", self.write_queue_max, 1, QUEUE_MAX)?;
         within("write_queue_bytes_max", self.write_queue_bytes_max, 65_536, usize::MAX)?;
         within("read_queue_max", self.read_queue_max, 1, QUEUE_MAX)?;
-        within("readers", self.readers, 1, 64)
+        within("readers", self.readers, 1, 64)?;
+        self.mysql.as_ref().map_or(Ok(()), |mysql| mysql.validate(self.readers))
+    }
+
+    /// The defaults with the tables on the server of this URL.
+    #[must_use]
+    pub fn on_mysql(url: impl Into<String>) -> Self {
+        Self { mysql: Some(MySqlSection::at(url)), ..Self::default() }
     }
 
     /// The file of the tables.

@@ -1,12 +1,15 @@
 //! One connection to the tables: prepared statements, transactions, typed rows. The engine behind it does not show.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::entity::Entry;
 use crate::error::StoreError;
 #[cfg(test)]
 use crate::error::UnavailableKind;
-use crate::mysql_engine::{self as my, MySqlConfig};
+use crate::mysql_config::MySqlConfig;
+use crate::mysql_engine as my;
 use crate::row::{Param, Row};
 use crate::sqlite::{self, BUSY_WAIT, Role};
 
@@ -19,6 +22,10 @@ pub struct Connection {
     depth: u32,
     /// The engine reported a failure that may outlast the statement.
     suspect: bool,
+    /// As it was last set.
+    isolation: Option<Isolation>,
+    /// Entries that a job has written beside the pipeline's own, to be told with its commit.
+    entries: Vec<Entry>,
     /// Makes the next commit fail: after it was done (`true`) or before.
     #[cfg(test)]
     pub(crate) fail_commit: Option<bool>,
@@ -48,10 +55,21 @@ pub(crate) struct LogState {
 const COLLISION_TRIES: u32 = 6;
 const COLLISION_PAUSE: Duration = Duration::from_millis(30);
 
+/// What a transaction on a server sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Isolation {
+    /// Each statement what is committed when it begins. Locks are on rows only, not on the gaps between them: for writers.
+    ReadCommitted,
+    /// All of them one state: for readers.
+    Snapshot,
+}
+
 /// The engine behind a connection.
 enum Engine {
     Sqlite(rusqlite::Connection),
     MySql(Box<mysql::Conn>),
+    /// None: every call has this error. For jobs that run to answer why they cannot.
+    Gone(StoreError),
 }
 
 impl Connection {
@@ -62,7 +80,14 @@ impl Connection {
 
     /// Connects to a MySQL or MariaDB server, within `timeout`.
     pub(crate) fn connect(config: &MySqlConfig, timeout: Duration) -> Result<Self, StoreError> {
-        Ok(Self::on(Engine::MySql(Box::new(my::connect(config, timeout)?))))
+        let mut made = Self::on(Engine::MySql(Box::new(my::connect(config, timeout)?)));
+        made.isolation = Some(Isolation::ReadCommitted);
+        Ok(made)
+    }
+
+    /// One that cannot be used, and says why.
+    pub(crate) const fn gone(why: StoreError) -> Self {
+        Self::on(Engine::Gone(why))
     }
 
     const fn on(engine: Engine) -> Self {
@@ -70,6 +95,8 @@ impl Connection {
             engine,
             depth: 0,
             suspect: false,
+            isolation: None,
+            entries: Vec::new(),
             #[cfg(test)]
             fail_commit: None,
         }
@@ -83,6 +110,7 @@ impl Connection {
         let result = match &mut self.engine {
             Engine::Sqlite(db) => sqlite::execute(db, sql, params),
             Engine::MySql(db) => my::execute(db, sql, params),
+            Engine::Gone(why) => Err(why.clone()),
         };
         self.blame(result)
     }
@@ -118,6 +146,7 @@ impl Connection {
         let result = match &mut self.engine {
             Engine::Sqlite(db) => sqlite::query_each(db, sql, params, each),
             Engine::MySql(db) => my::query_each(db, sql, params, each),
+            Engine::Gone(why) => Err(why.clone()),
         };
         self.blame(result)
     }
@@ -195,9 +224,25 @@ impl Connection {
     pub(crate) fn begin_write(&mut self) -> Result<(), StoreError> {
         match &mut self.engine {
             Engine::Sqlite(_) => drop(self.execute("BEGIN IMMEDIATE", &[])?),
-            Engine::MySql(_) => self.script("START TRANSACTION")?,
+            Engine::MySql(_) => {
+                self.isolate(Isolation::ReadCommitted)?;
+                self.script("START TRANSACTION")?;
+            }
+            Engine::Gone(why) => return Err(why.clone()),
         }
         self.depth = 1;
+        Ok(())
+    }
+
+    /// Sets what the transactions of a server's connection see, if they do not see it already.
+    fn isolate(&mut self, wanted: Isolation) -> Result<(), StoreError> {
+        if self.isolation != Some(wanted) {
+            self.script(match wanted {
+                Isolation::ReadCommitted => "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                Isolation::Snapshot => "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            })?;
+            self.isolation = Some(wanted);
+        }
         Ok(())
     }
 
@@ -205,7 +250,11 @@ impl Connection {
     pub(crate) fn begin_read(&mut self) -> Result<(), StoreError> {
         match &mut self.engine {
             Engine::Sqlite(_) => drop(self.execute("BEGIN DEFERRED", &[])?),
-            Engine::MySql(_) => self.script("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")?,
+            Engine::MySql(_) => {
+                self.isolate(Isolation::Snapshot)?;
+                self.script("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")?;
+            }
+            Engine::Gone(why) => return Err(why.clone()),
         }
         self.depth = 1;
         Ok(())
@@ -270,6 +319,7 @@ impl Connection {
             Engine::Sqlite(db) => !db.is_autocommit(),
             // One that lost its connection has lost its transaction too; what else ended it by itself is an error that made it suspect.
             Engine::MySql(_) => self.depth > 0 && !self.suspect,
+            Engine::Gone(_) => false,
         }
     }
 
@@ -282,8 +332,36 @@ impl Connection {
     pub(crate) fn changes(&self) -> u64 {
         match &self.engine {
             Engine::Sqlite(db) => db.total_changes(),
-            Engine::MySql(_) => 0,
+            Engine::MySql(_) | Engine::Gone(_) => 0,
         }
+    }
+
+    /// The statement with a lock on the rows that it reads, until the transaction ends. A file has one writer, which needs none.
+    pub(crate) fn for_update<'s>(&self, sql: &'s str) -> Cow<'s, str> {
+        match &self.engine {
+            Engine::MySql(_) => Cow::Owned(format!("{sql} FOR UPDATE")),
+            Engine::Sqlite(_) | Engine::Gone(_) => Cow::Borrowed(sql),
+        }
+    }
+
+    /// A job has written an entry.
+    pub(crate) fn wrote_entry(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// How many entries jobs have written since they were last taken.
+    pub(crate) const fn entries_written(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Forgets the entries beyond the first `count`: they were rolled back.
+    pub(crate) fn forget_entries(&mut self, count: usize) {
+        self.entries.truncate(count);
+    }
+
+    /// The entries that jobs have written.
+    pub(crate) fn take_entries(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.entries)
     }
 
     /// Moves what the write-ahead log holds into the file, as far as the mode allows.
@@ -311,6 +389,7 @@ impl Connection {
         let result = match &mut self.engine {
             Engine::Sqlite(db) => db.execute_batch(sql).map_err(StoreError::from),
             Engine::MySql(db) => my::script(db, sql),
+            Engine::Gone(why) => Err(why.clone()),
         };
         self.blame(result)
     }
@@ -318,7 +397,7 @@ impl Connection {
     fn busy_timeout(&self, timeout: Duration) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Sqlite(db) => Ok(db.busy_timeout(timeout)?),
-            Engine::MySql(_) => Ok(()),
+            Engine::MySql(_) | Engine::Gone(_) => Ok(()),
         }
     }
 
@@ -327,6 +406,7 @@ impl Connection {
         match &self.engine {
             Engine::Sqlite(_) => false,
             Engine::MySql(db) => my::is_broken(db),
+            Engine::Gone(_) => true,
         }
     }
 
@@ -335,6 +415,7 @@ impl Connection {
         let result = match &mut self.engine {
             Engine::Sqlite(_) => Ok(()),
             Engine::MySql(db) => my::ping(db, timeout),
+            Engine::Gone(why) => Err(why.clone()),
         };
         self.blame(result)
     }

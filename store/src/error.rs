@@ -124,6 +124,28 @@ pub enum StoreError {
     },
 }
 
+/// Why a change of a group, a friendship or a block was not made. Nothing was written then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denied {
+    /// There is no such user, group or request.
+    #[error("there is no such user, group or request")]
+    NotFound,
+    /// It is not for this user to do.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// It is so already.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// It makes no sense.
+    #[error("{0}")]
+    BadRequest(&'static str),
+}
+
+impl Denied {
+    pub(crate) const NOT_A_MEMBER: Self = Self::Forbidden("you are not in this group");
+}
+
 impl StoreError {
     /// The cause lies with the storage and may pass: the caller answers `unavailable`.
     #[must_use]

@@ -19,27 +19,34 @@ mod error;
 mod heads;
 mod job;
 mod lock;
+mod mysql_batch;
+mod mysql_config;
 mod mysql_engine;
 mod mysql_manager;
+mod mysql_writer;
 mod pipeline;
 pub mod pool;
+mod queues;
 mod reader;
 mod row;
 mod sqlite;
+mod start;
 mod store;
+mod tell;
 mod writer;
 
 pub use checker::{DbCheck, DbChecker};
 pub use config::DbConfig;
 pub use connection::Connection;
 pub use entity::{
-    Conversation, Credentials, Entry, Kind, Listed, Mark, Members, Page, Position, TokenHash, TokenRow, User,
+    Body, Change, Conversation, Credentials, Entry, Event, Friend, FriendState, Group, Invitation, Kind,
+    Listed, ListedGroup, Mark, Member, Members, Page, Position, Role, Span, TokenHash, TokenRow, User,
 };
-pub use error::{StoreError, UnavailableKind};
-pub use mysql_engine::MySqlConfig;
+pub use error::{Denied, StoreError, UnavailableKind};
+pub use mysql_config::{Durability, MySqlConfig, MySqlSection, Secret, Tls};
 pub use mysql_manager::MySqlManager;
 pub use pipeline::{
-    CommitSink, CommittedBatch, CursorError, CursorOutcome, CursorWrite, SendError, SendOutcome, SendRequest,
+    Audience, CommitSink, CommittedBatch, CursorError, CursorOutcome, CursorWrite, SendError, SendOutcome, SendRequest,
     Sent, Ticket,
 };
 pub use row::{Column, Param, Row};

@@ -10,63 +10,32 @@ use std::time::Duration;
 
 use mysql::consts::CapabilityFlags;
 use mysql::prelude::Queryable as _;
-use mysql::{DriverError, Opts, OptsBuilder, Params};
+use mysql::{DriverError, OptsBuilder, Params};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, recv};
 
 use crate::error::{StoreError, UnavailableKind};
+use crate::mysql_config::MySqlConfig;
 use crate::row::{Param, Row};
 
-/// Statements kept prepared per connection: more than the store has. A server keeps 16,382 for all its connections together.
-const STATEMENTS: usize = 128;
+/// Statements kept prepared per connection: more than the store has, those of many rows in all their sizes. A server keeps 16,382 for all its connections together.
+const STATEMENTS: usize = 256;
 
-/// What is set on each connection. `READ COMMITTED` takes locks on rows only, not on the gaps between them; a lock is waited for at most so many seconds, and a
-/// session that was cut off while it held some ends after as many.
-const INIT: [&str; 3] = [
-    "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'",
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION innodb_lock_wait_timeout = 5",
-];
-
-/// Which server, as whom, and how long it may take to answer.
-#[derive(Clone, Debug)]
-pub struct MySqlConfig {
-    opts: Opts,
-    /// How long one statement may take to answer.
-    answer_max: Duration,
-}
-
-impl MySqlConfig {
-    /// From a URL: `mysql://user:password@host:port/database`. A statement may take 10 s to be answered.
-    ///
-    /// # Errors
-    /// [`StoreError::Config`] when it is no such URL or names no database. The password is not in its text.
-    pub fn from_url(url: &str) -> Result<Self, StoreError> {
-        let wrong = |message: String| StoreError::Config { key: "mysql", message };
-        let opts = Opts::from_url(url)
-            .map_err(|error| wrong(format!("must be mysql://user:password@host:port/database ({error})")))?;
-        if opts.get_db_name().is_none_or(str::is_empty) {
-            return Err(wrong("names no database: mysql://user:password@host:port/database".to_owned()));
-        }
-        Ok(Self { opts, answer_max: Duration::from_secs(10) })
-    }
-
-    /// The database's name.
-    #[must_use]
-    pub fn database(&self) -> &str {
-        self.opts.get_db_name().unwrap_or_default()
-    }
-
-    /// With another limit on how long a statement may take to be answered.
-    #[must_use]
-    pub const fn answer_within(mut self, answer_max: Duration) -> Self {
-        self.answer_max = answer_max;
-        self
-    }
+/// What is set on each connection. A lock is waited for less long than an answer, so that it is the server that says so. A session that was cut off while it held
+/// some ends after a while.
+fn init(answer_max: Duration) -> Vec<String> {
+    let lock_wait_s = answer_max.as_secs().saturating_sub(1).clamp(1, 5);
+    vec![
+        "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'".to_owned(),
+        format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}, wait_timeout = 600"),
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
+        // Understood by MariaDB only; to others it is a comment.
+        "/*M! SET SESSION idle_transaction_timeout = 10 */".to_owned(),
+    ]
 }
 
 pub(crate) fn connect(config: &MySqlConfig, timeout: Duration) -> Result<mysql::Conn, StoreError> {
-    let conn = mysql::Conn::new(options(config, timeout).init(INIT.to_vec()))?;
+    let conn = mysql::Conn::new(options(config, timeout).init(init(config.answer_max)))?;
     wait_at_most(&conn, config.answer_max)?;
     Ok(conn)
 }
@@ -233,17 +202,6 @@ fn of_server(code: u16, message: String) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_without_a_database_is_refused_and_no_error_tells_the_password() {
-        for url in
-            ["mysql://root:secret@localhost:3306", "mysql://root:secret@localhost:3306/", "http://x/y", ""]
-        {
-            let error = MySqlConfig::from_url(url).unwrap_err().to_string();
-            assert!(error.contains("`mysql`") && !error.contains("secret"), "{error}");
-        }
-        assert!(MySqlConfig::from_url("mysql://root:secret@127.0.0.1:3306/chat").is_ok());
-    }
 
     #[test]
     fn a_script_is_cut_into_its_statements() {

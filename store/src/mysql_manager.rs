@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::error::StoreError;
-use crate::mysql_engine::MySqlConfig;
+use crate::mysql_config::MySqlConfig;
 use crate::pool::{Manager, Trust};
 
 /// Makes [`Connection`]s to a MySQL or MariaDB server, for a [`ConnectionPool`](crate::pool::ConnectionPool).

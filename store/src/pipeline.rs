@@ -58,6 +58,9 @@ pub enum SendError {
     /// The sender is not in the conversation.
     #[error("the sender is not a member")]
     Forbidden,
+    /// One of the two has blocked the other.
+    #[error("one of the two has blocked the other")]
+    Blocked,
     /// The `client_id` stands for another text.
     #[error("the client_id was used for another text")]
     Conflict,
@@ -66,17 +69,13 @@ pub enum SendError {
     Unavailable,
 }
 
-/// What became of a [`SendRequest`].
+/// What became of a [`SendRequest`], or an entry that a write job has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendOutcome {
-    /// As given.
-    pub ticket: Ticket,
+    /// As given; `None` for an entry that a write job has written, whose asker is answered by that.
+    pub ticket: Option<Ticket>,
     /// As given.
     pub conv: ConvId,
-    /// As given.
-    pub sender: UserId,
-    /// As given.
-    pub session: SessionId,
     /// What was committed, or why not.
     pub result: Result<Sent, SendError>,
 }
@@ -121,8 +120,8 @@ pub struct CursorOutcome {
     pub conv: ConvId,
     /// As given.
     pub user: UserId,
-    /// Both users of the conversation, the smaller id first; `user` twice when `result` is an error.
-    pub members: [UserId; 2],
+    /// Who is to know.
+    pub audience: Audience,
     /// The delivered cursor, when it advanced.
     pub delivered: Option<Seq>,
     /// The read cursor, when it advanced.
@@ -131,11 +130,22 @@ pub struct CursorOutcome {
     pub result: Result<(), CursorError>,
 }
 
+/// Whom the move of a cursor is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Both users of a direct conversation, the smaller id first.
+    Pair([UserId; 2]),
+    /// All members of the group.
+    Group,
+    /// The user's own other sessions only: the group is too large, or one of the pair has blocked the other, or nothing has moved.
+    Own,
+}
+
 /// The outcomes of one transaction, refused items included. Entries of one conversation are in increasing `seq`, and all
 /// batches are in commit order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommittedBatch {
-    /// In the order in which the requests were queued.
+    /// In the order in which the requests were queued, entries written by write jobs in their place.
     pub sends: Vec<SendOutcome>,
     /// Computed after all of `sends`.
     pub cursors: Vec<CursorOutcome>,
@@ -143,14 +153,21 @@ pub struct CommittedBatch {
 
 /// Where outcomes go.
 pub trait CommitSink: Send + 'static {
-    /// Called on the writer thread after the batch's commit has returned, that is after its sync, in commit order, and
+    /// Called on a writer thread after the batch's commit has returned, that is after its sync, in commit order, and
     /// with failed batches too. The next batch waits for it: hand over and return. Not called for a batch of neither
     /// sends nor cursors.
     fn committed(&mut self, batch: CommittedBatch);
+
+    /// The same for another writer thread. All batches of one conversation come from one thread.
+    fn another(&self) -> Box<dyn CommitSink>;
 }
 
-impl<F: FnMut(CommittedBatch) + Send + 'static> CommitSink for F {
+impl<F: FnMut(CommittedBatch) + Clone + Send + 'static> CommitSink for F {
     fn committed(&mut self, batch: CommittedBatch) {
         self(batch);
+    }
+
+    fn another(&self) -> Box<dyn CommitSink> {
+        Box::new(self.clone())
     }
 }

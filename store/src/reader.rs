@@ -27,22 +27,11 @@ impl Reader {
     /// Serves until the queue is closed and empty.
     pub(crate) fn run(mut self) {
         while let Ok(job) = self.jobs.recv() {
-            self.serve(job);
+            serve(&mut self.db, job);
             if self.db.is_suspect() {
                 self.reopen();
             }
         }
-    }
-
-    fn serve(&mut self, job: ReadJob) {
-        if let Err(error) = self.db.begin_read() {
-            // The job runs all the same: its queries meet the same error and it answers with that.
-            log::warn!("a read transaction could not begin: {error}");
-        }
-        if catch_unwind(AssertUnwindSafe(|| job(&mut self.db))).is_err() {
-            log::error!("a read job panicked");
-        }
-        self.db.unwind(0);
     }
 
     /// A connection that failed is replaced. Where that fails too the old one stays, so that jobs get its errors.
@@ -52,4 +41,16 @@ impl Reader {
             Err(error) => log::warn!("a reading connection could not be opened again: {error}"),
         }
     }
+}
+
+/// Runs a job so that all its queries see one state.
+pub(crate) fn serve(db: &mut Connection, job: ReadJob) {
+    if let Err(error) = db.begin_read() {
+        // The job runs all the same: its queries meet the same error and it answers with that.
+        log::debug!("a read transaction could not begin: {error}");
+    }
+    if catch_unwind(AssertUnwindSafe(|| job(db))).is_err() {
+        log::error!("a read job panicked");
+    }
+    db.unwind(0);
 }

@@ -2,27 +2,23 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Mutex, RwLock};
-use schema::SessionId;
+use schema::{ConvId, SessionId};
 
-use crate::checker::DbChecker;
-use crate::checkpoint::Checkpointer;
 use crate::config::DbConfig;
 use crate::connection::Connection;
 use crate::cursors::CursorQueue;
 use crate::dao::{IdDao, IdName};
-use crate::error::{StoreError, UnavailableKind};
+use crate::error::StoreError;
 use crate::job::{Job, Op};
-use crate::lock::{DataLock, make_private};
+use crate::mysql_writer::Pool;
 use crate::pipeline::{CommitSink, CursorWrite, SendRequest};
-use crate::reader::{ReadJob, Reader};
-use crate::sqlite::Role;
-use crate::writer::{Writer, WriterQueues, now_ms};
+use crate::pool::{ConnectionPool, PoolStats};
+use crate::start::{self, Doors, Parts, Threads};
 
 /// The tables of one node. Clones share the same threads; the last one to go closes them.
 ///
@@ -86,7 +82,9 @@ pub(crate) struct Stats {
 struct Inner {
     /// The ends of the queues that take jobs in. Taken out by `close`; whoever holds the read lock holds it for a `try_send`.
     doors: RwLock<Option<Doors>>,
-    cursors: Arc<CursorQueue>,
+    /// One for each writer.
+    cursors: Vec<Arc<CursorQueue>>,
+    pool: Option<Pool>,
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
     stats: Arc<Stats>,
@@ -101,19 +99,6 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-struct Doors {
-    writes: Sender<Job>,
-    reads: Sender<ReadJob>,
-}
-
-struct Threads {
-    writer: JoinHandle<()>,
-    readers: Vec<JoinHandle<()>>,
-    checkpointer: JoinHandle<()>,
-    /// Keeps the checkpointer from ending before the readers have.
-    checkpoint: Sender<()>,
-}
-
 /// Session ids taken from the table at once: a login is not to cost a commit.
 const SESSION_BLOCK: u32 = 1_024;
 
@@ -126,49 +111,17 @@ impl Store {
     /// to do or which path is at fault.
     pub fn open(config: &DbConfig, sink: Box<dyn CommitSink>) -> Result<Self, StoreError> {
         config.validate()?;
-        let lock = Arc::new(DataLock::acquire(&config.data_dir)?);
-        let path = config.file();
-        make_private(&path)?;
-        DbChecker::new().check(&path, now_ms())?;
-
         let stats = Arc::new(Stats::default());
         let bytes = Arc::new(AtomicUsize::new(0));
-        let (writes, write_jobs) = bounded(config.write_queue_max);
-        let (reads, read_jobs) = bounded(config.read_queue_max);
-        let (wake, woken) = bounded(1);
-        let (checkpoint, checkpoint_wanted) = bounded(1);
-        let cursors = Arc::new(CursorQueue::new(wake));
-        let restart = Arc::new(AtomicBool::new(false));
-        let queues = WriterQueues {
-            jobs: write_jobs,
-            bytes: Arc::clone(&bytes),
-            cursors: Arc::clone(&cursors),
-            wake: woken,
-            checkpoint: checkpoint.clone(),
-            restart: Arc::clone(&restart),
-            batch_max: config.batch_max,
-            gather: Duration::from_millis(config.gather_ms),
-        };
-        // All connections are opened here, so that what cannot be opened is the caller's to hear.
-        let writer = Writer::open(path.clone(), queues, sink, Arc::clone(&stats))?;
-        let readers = (0..config.readers)
-            .map(|_| Reader::open(path.clone(), read_jobs.clone()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let checkpointer = Connection::open(&path, Role::Checkpointer)?;
-        let checkpointer = Checkpointer::new(checkpointer, checkpoint_wanted, restart, Arc::clone(&stats));
-
-        let threads = Threads {
-            writer: spawn("store-writer", &lock, move || writer.run())?,
-            readers: readers
-                .into_iter()
-                .map(|reader| spawn("store-reader", &lock, move || reader.run()))
-                .collect::<Result<Vec<_>, _>>()?,
-            checkpointer: spawn("store-checkpt", &lock, move || checkpointer.run())?,
-            checkpoint,
+        let parts = Parts { config, sink, stats: &stats, bytes: &bytes };
+        let (doors, threads) = match &config.mysql {
+            None => start::sqlite(parts)?,
+            Some(section) => start::mysql(parts, section)?,
         };
         let inner = Inner {
-            doors: RwLock::new(Some(Doors { writes, reads })),
-            cursors,
+            cursors: doors.writers.iter().map(|door| Arc::clone(&door.cursors)).collect(),
+            pool: threads.pool().cloned(),
+            doors: RwLock::new(Some(doors)),
             bytes,
             bytes_max: config.write_queue_bytes_max,
             stats,
@@ -186,12 +139,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Overloaded`], [`StoreError::Closed`].
     pub fn send(&self, request: SendRequest) -> Result<(), StoreError> {
-        let bytes = request.text.len();
+        let (bytes, conv) = (request.text.len(), request.conv);
         let waiting = self.inner.bytes.fetch_add(bytes, Ordering::Relaxed);
         let result = if waiting.saturating_add(bytes) > self.inner.bytes_max && waiting > 0 {
             Err(StoreError::Overloaded)
         } else {
-            self.inner.enqueue(|doors| doors.writes.try_send(Job::Send(request)).map_err(full))
+            self.inner.enqueue(|doors| push(doors.writer(conv), Job::Send(request)))
         };
         if result.is_err() {
             self.inner.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -205,23 +158,41 @@ impl Store {
     /// # Errors
     /// [`StoreError::Overloaded`], [`StoreError::Closed`].
     pub fn move_cursor(&self, write: CursorWrite) -> Result<(), StoreError> {
-        self.inner.count(self.inner.cursors.push(write))
+        let queue = share(&self.inner.cursors, write.conv);
+        self.inner.count(queue.map_or(Err(StoreError::Closed), |queue| queue.push(write)))
     }
 
-    /// Queues a job that writes. `op` runs inside the transaction of a batch, under a savepoint: with an error of its own
-    /// it has written nothing and the rest of the batch goes on. `done` gets the result on the writer thread after the
-    /// commit; of one batch first the sink is called, then the `done`s in the order of their jobs.
+    /// Queues a job that writes and belongs to no conversation. With an error of its own it has written nothing. `done` gets the result on a store thread after
+    /// the commit.
+    ///
+    /// On SQLite `op` runs inside the transaction of a batch, under a savepoint, in the order of all jobs; of one batch first the sink is called, then the `done`s in
+    /// the order of their jobs. On a server it is a transaction of its own and may overtake others; when it collides with another it runs again.
     ///
     /// # Errors
     /// [`StoreError::Overloaded`], [`StoreError::Closed`]; `done` is not called then.
     pub fn write<T, F, D>(&self, op: F, done: D) -> Result<(), StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&mut Connection) -> Result<T, StoreError> + Send + 'static,
         D: FnOnce(Result<T, StoreError>) + Send + 'static,
     {
-        let job = Job::Op(Box::new(Op::new(op, done)));
-        self.inner.count(self.inner.enqueue(|doors| doors.writes.try_send(job).map_err(full)))
+        let job = Job::Op(None, Box::new(Op::new(op, done)));
+        self.inner.count(self.inner.enqueue(|doors| push(doors.ops(), job)))
+    }
+
+    /// Queues a job that writes to one conversation, or changes who may: it takes its place among the conversation's messages. Entries that it writes come to the
+    /// sink. Else as [`write`](Self::write).
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_in<T, F, D>(&self, conv: ConvId, op: F, done: D) -> Result<(), StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+        D: FnOnce(Result<T, StoreError>) + Send + 'static,
+    {
+        let job = Job::Op(Some(conv), Box::new(Op::new(op, done)));
+        self.inner.count(self.inner.enqueue(|doors| push(doors.writer(conv), job)))
     }
 
     /// [`write`](Self::write) that waits for the result. For worker threads.
@@ -231,14 +202,21 @@ impl Store {
     pub fn write_wait<T, F>(&self, op: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        let (reply, answer) = bounded(1);
-        self.write(op, move |result| {
-            // Nobody waits any more only when the waiting thread has died.
-            let _ = reply.send(result);
-        })?;
-        answer.recv().unwrap_or(Err(StoreError::Panicked))
+        wait(|done| self.write(op, done))
+    }
+
+    /// [`write_in`](Self::write_in) that waits for the result. For worker threads.
+    ///
+    /// # Errors
+    /// As [`write_in`](Self::write_in), and those of `op` and of the commit.
+    pub fn write_in_wait<T, F>(&self, conv: ConvId, op: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        wait(|done| self.write_in(conv, op, done))
     }
 
     /// Queues a job that reads. It runs on a reading thread and sees one state of the tables throughout, which holds
@@ -247,7 +225,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Overloaded`], [`StoreError::Closed`]; the job is not run then.
     pub fn read(&self, job: impl FnOnce(&mut Connection) + Send + 'static) -> Result<(), StoreError> {
-        self.inner.count(self.inner.enqueue(|doors| doors.reads.try_send(Box::new(job)).map_err(full)))
+        self.inner.count(self.inner.enqueue(|doors| push(Some(&doors.reads), Box::new(job))))
     }
 
     /// [`read`](Self::read) that waits for the result. For worker threads.
@@ -300,7 +278,7 @@ impl Store {
             &*self.inner.stats;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (write_queue, read_queue) =
-            self.inner.doors.read().as_ref().map_or((0, 0), |doors| (doors.writes.len(), doors.reads.len()));
+            self.inner.doors.read().as_ref().map_or((0, 0), |doors| (doors.waiting(), doors.reads.len()));
         StoreStats {
             batches: get(batches),
             failed_batches: get(failed_batches),
@@ -311,9 +289,15 @@ impl Store {
             checkpoints: get(checkpoints),
             write_queue,
             write_queue_bytes: self.inner.bytes.load(Ordering::Relaxed),
-            cursor_queue: self.inner.cursors.len(),
+            cursor_queue: self.inner.cursors.iter().map(|queue| queue.len()).sum(),
             read_queue,
         }
+    }
+
+    /// The pool of connections; `None` where there is no server.
+    #[must_use]
+    pub fn pool_stats(&self) -> Option<PoolStats> {
+        self.inner.pool.as_ref().map(ConnectionPool::stats)
     }
 
     /// Takes nothing in any more, finishes and answers all that was accepted, empties the log into the file, ends the
@@ -338,21 +322,35 @@ impl Inner {
     }
 
     fn close(&self) {
-        // The writer ends when its queue is empty and has no more doors; cursors are closed first, for it looks at
+        // A writer ends when its queue is empty and has no more doors; cursors are closed first, for it looks at
         // them last.
-        self.cursors.close();
+        self.cursors.iter().for_each(|queue| queue.close());
         drop(self.doors.write().take());
         let Some(threads) = self.threads.lock().take() else { return };
-        let Threads { writer, readers, checkpointer, checkpoint } = threads;
-        let this = thread::current().id();
-        if readers.iter().chain([&writer, &checkpointer]).any(|t| t.thread().id() == this) {
-            return;
+        if !threads.is_own(thread::current().id()) {
+            threads.join();
         }
-        join(writer);
-        readers.into_iter().for_each(join);
-        drop(checkpoint);
-        join(checkpointer);
     }
+}
+
+impl Doors {
+    fn writer(&self, conv: ConvId) -> Option<&Sender<Job>> {
+        share(&self.writers, conv).map(|door| &door.jobs)
+    }
+
+    fn ops(&self) -> Option<&Sender<Job>> {
+        self.ops.as_ref().or_else(|| self.writers.first().map(|door| &door.jobs))
+    }
+
+    fn waiting(&self) -> usize {
+        self.writers.iter().map(|door| &door.jobs).chain(&self.ops).map(Sender::len).sum()
+    }
+}
+
+/// The one of several that this conversation always belongs to. Ids are given out one after the other, so the shares are equal.
+fn share<T>(all: &[T], conv: ConvId) -> Option<&T> {
+    let count = u64::try_from(all.len()).unwrap_or(u64::MAX).max(1);
+    all.get(usize::try_from(conv.get() % count).unwrap_or(0))
 }
 
 impl Drop for Inner {
@@ -361,31 +359,19 @@ impl Drop for Inner {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "given to map_err by name")]
-fn full<T>(error: crossbeam_channel::TrySendError<T>) -> StoreError {
-    if error.is_full() { StoreError::Overloaded } else { StoreError::Closed }
+fn push<T>(queue: Option<&Sender<T>>, job: T) -> Result<(), StoreError> {
+    let Some(queue) = queue else { return Err(StoreError::Closed) };
+    queue.try_send(job).map_err(|error| if error.is_full() { StoreError::Overloaded } else { StoreError::Closed })
 }
 
-/// Starts a thread that keeps the folder locked for as long as it runs.
-fn spawn(
-    name: &str,
-    lock: &Arc<DataLock>,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StoreError> {
-    let lock = Arc::clone(lock);
-    let body = move || {
-        run();
-        drop(lock);
-    };
-    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| StoreError::Unavailable {
-        kind: UnavailableKind::Memory,
-        message: format!("the thread {name} cannot be started: {error}"),
-    })
-}
-
-fn join(thread: JoinHandle<()>) {
-    let name = thread.thread().name().unwrap_or("store").to_owned();
-    if thread.join().is_err() {
-        log::error!("the thread {name} had panicked");
-    }
+/// Queues a job and waits for its result.
+fn wait<T: Send + 'static>(
+    queue: impl FnOnce(Box<dyn FnOnce(Result<T, StoreError>) + Send>) -> Result<(), StoreError>,
+) -> Result<T, StoreError> {
+    let (reply, answer) = bounded(1);
+    queue(Box::new(move |result| {
+        // Nobody waits any more only when the waiting thread has died.
+        let _ = reply.send(result);
+    }))?;
+    answer.recv().unwrap_or(Err(StoreError::Panicked))
 }

@@ -1,27 +1,25 @@
 //! The writer thread: the only one that writes, in batches, one transaction each.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use crossbeam_channel::Sender;
 
 use crate::batch::{self, Outcomes};
 use crate::connection::{CheckpointMode, Connection};
-use crate::cursors::{CursorQueue, Waiting};
+use crate::cursors::Waiting;
 use crate::error::StoreError;
 use crate::heads::Heads;
 use crate::job::Job;
-use crate::pipeline::{CommitSink, Sent};
+use crate::queues::WriterQueues;
 use crate::sqlite::Role;
-use crate::store::Stats;
+use crate::tell::{Tell, now_ms};
 
 /// Cursor writes of one batch while messages wait: a quarter of it.
-const CURSORS_BESIDE_JOBS: usize = 128;
+pub(crate) const CURSORS_BESIDE_JOBS: usize = 128;
 /// Cursor writes of one batch otherwise.
-const CURSORS_ALONE: usize = 1_024;
+pub(crate) const CURSORS_ALONE: usize = 1_024;
 /// Changed rows, and so roughly pages of the log, after which the checkpointer is told.
 const ROWS_PER_CHECKPOINT: u64 = 32_768;
 
@@ -36,25 +34,18 @@ pub(crate) struct Writer {
     /// The mark of the last batch that was committed.
     mark: i64,
     queues: WriterQueues,
-    sink: Box<dyn CommitSink>,
-    stats: Arc<Stats>,
+    checkpoints: Checkpoints,
+    tell: Tell,
     /// Rows changed since the checkpointer was told.
     rows: u64,
-    /// Batches that failed in a row.
-    failures: u64,
 }
 
-/// Where the writer's work comes from, and its bounds.
-pub(crate) struct WriterQueues {
-    pub(crate) jobs: Receiver<Job>,
-    pub(crate) bytes: Arc<AtomicUsize>,
-    pub(crate) cursors: Arc<CursorQueue>,
-    pub(crate) wake: Receiver<()>,
-    pub(crate) checkpoint: Sender<()>,
+/// How the writer and the checkpointer talk.
+pub(crate) struct Checkpoints {
+    /// Tells the checkpointer that there is enough to do.
+    pub(crate) wanted: Sender<()>,
     /// Set by the checkpointer when little is left to move and the log should start over.
     pub(crate) restart: Arc<AtomicBool>,
-    pub(crate) batch_max: usize,
-    pub(crate) gather: Duration,
 }
 
 impl Writer {
@@ -62,13 +53,13 @@ impl Writer {
     pub(crate) fn open(
         path: PathBuf,
         queues: WriterQueues,
-        sink: Box<dyn CommitSink>,
-        stats: Arc<Stats>,
+        checkpoints: Checkpoints,
+        tell: Tell,
     ) -> Result<Self, StoreError> {
         let mut db = Connection::open(&path, Role::Writer)?;
         let mark = read_mark(&mut db)?;
         let heads = Heads::default();
-        Ok(Self { path, db: Some(db), heads, mark, queues, sink, stats, rows: 0, failures: 0 })
+        Ok(Self { path, db: Some(db), heads, mark, queues, checkpoints, tell, rows: 0 })
     }
 
     /// Serves until the queues are closed and empty.
@@ -79,7 +70,7 @@ impl Writer {
             if !jobs.is_empty() || !cursors.is_empty() {
                 self.batch(jobs, cursors);
             }
-            if self.queues.restart.swap(false, Ordering::Acquire) {
+            if self.checkpoints.restart.swap(false, Ordering::Acquire) {
                 self.restart_log();
             }
         }
@@ -93,8 +84,7 @@ impl Writer {
         if let Err(error) = &result {
             outcomes.fail(error);
         }
-        self.note(&outcomes, result.err());
-        self.tell(outcomes);
+        self.tell.outcomes(outcomes, result.err());
     }
 
     /// Opens the batch's transaction, on a new connection where the old one was given up.
@@ -147,7 +137,7 @@ impl Writer {
             if self.rows >= ROWS_PER_CHECKPOINT {
                 self.rows = 0;
                 // A full channel means that it has been told already.
-                let _ = self.queues.checkpoint.try_send(());
+                let _ = self.checkpoints.wanted.try_send(());
             }
             return Ok(());
         };
@@ -178,97 +168,11 @@ impl Writer {
         self.db = Some(db);
         Ok(())
     }
-
-    /// Counts, and says in the log when the storage fails and when it works again, not for every batch.
-    fn note(&mut self, outcomes: &Outcomes, error: Option<StoreError>) {
-        let Stats { batches, failed_batches, messages, duplicates, refused, .. } = &*self.stats;
-        let add = |counter: &AtomicU64, n: usize| {
-            counter.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Ordering::Relaxed);
-        };
-        let sends = &outcomes.batch.sends;
-        let new = sends.iter().filter(|o| matches!(o.result, Ok(Sent::New(_)))).count();
-        let old = sends.iter().filter(|o| matches!(o.result, Ok(Sent::Duplicate { .. }))).count();
-        add(messages, new);
-        add(duplicates, old);
-        add(refused, sends.len() - new - old);
-        add(batches, 1);
-        match error {
-            Some(error) => {
-                add(failed_batches, 1);
-                self.failures += 1;
-                if self.failures == 1 {
-                    log::error!("a batch could not be written, clients get `unavailable`: {error}");
-                }
-            }
-            None if self.failures > 0 => {
-                log::info!("the tables can be written again, after {} failed batches", self.failures);
-                self.failures = 0;
-            }
-            None => {}
-        }
-    }
-
-    fn tell(&mut self, outcomes: Outcomes) {
-        let Outcomes { batch, ops } = outcomes;
-        if !(batch.sends.is_empty() && batch.cursors.is_empty())
-            && catch_unwind(AssertUnwindSafe(|| self.sink.committed(batch))).is_err()
-        {
-            log::error!("the commit sink panicked; the outcomes of one batch may be lost");
-        }
-        for op in ops {
-            op.finish();
-        }
-    }
-}
-
-impl WriterQueues {
-    /// Waits for work and returns the jobs of the next batch, which are none when only cursors wait; `None` when the queues
-    /// are closed and empty.
-    fn next(&self) -> Option<Vec<Job>> {
-        let first = match self.jobs.try_recv() {
-            Ok(job) => Some(job),
-            Err(TryRecvError::Empty) if self.cursors.len() > 0 => None,
-            Err(TryRecvError::Empty) => select! {
-                recv(self.jobs) -> job => job.ok(),
-                recv(self.wake) -> _ => None,
-            },
-            Err(TryRecvError::Disconnected) if self.cursors.len() > 0 => None,
-            Err(TryRecvError::Disconnected) => return None,
-        };
-        let mut jobs = Vec::new();
-        if let Some(first) = first {
-            jobs.reserve(self.batch_max.min(self.jobs.len() + 1));
-            jobs.push(first);
-            self.fill(&mut jobs);
-            let bytes = jobs.iter().map(Job::bytes).sum();
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        Some(jobs)
-    }
-
-    fn fill(&self, jobs: &mut Vec<Job>) {
-        let more = self.batch_max.saturating_sub(jobs.len());
-        jobs.extend(self.jobs.try_iter().take(more));
-        if self.gather.is_zero() {
-            return;
-        }
-        let deadline = Instant::now() + self.gather;
-        while jobs.len() < self.batch_max {
-            let Ok(job) = self.jobs.recv_deadline(deadline) else { break };
-            jobs.push(job);
-        }
-    }
 }
 
 fn read_mark(db: &mut Connection) -> Result<i64, StoreError> {
     db.query_row(GET_MARK, &[], |row| row.get(0))?
         .ok_or_else(|| StoreError::corrupt("commit_mark has no row"))
-}
-
-/// Milliseconds since 1970 by the system's clock.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -358,7 +262,7 @@ mod tests {
     fn texts(store: &Store, conv: ConvId) -> Vec<String> {
         let all = PageLimit { entries: 100, bytes: usize::MAX };
         let page = store.read_wait(move |db| MessageDao::new(db).last(conv, all)).unwrap();
-        page.entries.into_iter().map(|entry| entry.text).collect()
+        page.entries.into_iter().map(|entry| entry.text().to_owned()).collect()
     }
 
     #[test]

@@ -13,9 +13,12 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     missing_docs,
+    dead_code,
+    unreachable_pub,
     reason = "test code"
 )]
 
+#[path = "suite/common.rs"]
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -29,7 +32,7 @@ use store::{DbConfig, SendError, Sent, StoreError};
 #[test]
 fn everything_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let house = Harness::open(folder.path());
+    let house = Harness::with(&DbConfig::at(folder.path()));
     let (amy, bob, conv) = house.pair();
     for number in 1..=700 {
         house.store.send(message(conv, amy, &number.to_string())).unwrap();
@@ -40,7 +43,7 @@ fn everything_is_there_after_a_restart() {
     let position = move |db: &mut store::Connection| ConversationDao::new(db).list(bob, None, 10);
     let listed = house.store.read_wait(position).unwrap();
     house.store.close();
-    let house = Harness::open(folder.path());
+    let house = Harness::with(&DbConfig::at(folder.path()));
     assert_eq!(house.entries(conv), before);
     assert_eq!(house.store.read_wait(position).unwrap(), listed);
     assert_eq!(new(house.say(message(conv, bob, "next"))).seq.get(), 701);
@@ -53,7 +56,7 @@ fn everything_is_there_after_a_restart() {
 fn a_log_that_was_never_checkpointed_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
-    let house = Harness::open(folder.path());
+    let house = Harness::with(&DbConfig::at(folder.path()));
     let (amy, _bob, conv) = house.pair();
     for number in 1..=50 {
         house.say(message(conv, amy, &number.to_string())).unwrap();
@@ -62,7 +65,7 @@ fn a_log_that_was_never_checkpointed_is_read_again() {
     for name in ["chat.sqlite3", "chat.sqlite3-wal"] {
         std::fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
     }
-    let again = Harness::open(copy.path());
+    let again = Harness::with(&DbConfig::at(copy.path()));
     assert_eq!(again.entries(conv), house.entries(conv));
     assert_eq!(assert_gapless(&again, conv).len(), 50);
 }
@@ -70,7 +73,7 @@ fn a_log_that_was_never_checkpointed_is_read_again() {
 #[test]
 fn a_clean_close_leaves_no_log_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let house = Harness::open(folder.path());
+    let house = Harness::with(&DbConfig::at(folder.path()));
     let (amy, _bob, conv) = house.pair();
     house.say(message(conv, amy, "x")).unwrap();
     house.store.close();
@@ -81,7 +84,7 @@ fn a_clean_close_leaves_no_log_behind() {
 #[test]
 fn every_script_and_every_quote_comes_back_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
-    let house = Harness::open(folder.path());
+    let house = Harness::with(&DbConfig::at(folder.path()));
     let texts = [
         "'; DROP TABLE message; --",
         "\"double\" 'single' `back` \\ backslash % _ ? ?1 :a @b $c",
@@ -94,7 +97,7 @@ fn every_script_and_every_quote_comes_back_byte_for_byte() {
     let (amy, _bob, conv) = house.pair();
     for (at, text) in texts.iter().enumerate() {
         let client_id = format!("{at}'\"\\%");
-        assert_eq!(new(house.say(with_id(conv, amy, &client_id, text))).text, *text);
+        assert_eq!(new(house.say(with_id(conv, amy, &client_id, text))).text(), *text);
         assert!(matches!(house.say(with_id(conv, amy, &client_id, text)), Ok(Sent::Duplicate { .. })));
     }
     for (at, name) in ["o'hara\\", "名前👩‍👩‍👧‍👦", "\"; --"].into_iter().enumerate() {
@@ -105,21 +108,21 @@ fn every_script_and_every_quote_comes_back_byte_for_byte() {
         assert_eq!(&*new(house.say(message(conv, user, &at.to_string()))).sender_name, name);
     }
     house.store.close();
-    let house = Harness::open(folder.path());
-    let stored: Vec<_> = house.entries(conv).into_iter().map(|entry| entry.text).collect();
+    let house = Harness::with(&DbConfig::at(folder.path()));
+    let stored: Vec<_> = house.entries(conv).into_iter().map(|entry| entry.text().to_owned()).collect();
     assert_eq!(stored, texts);
 }
 
 #[test]
 fn a_second_opener_is_refused_until_the_first_is_gone() {
     let folder = tempfile::tempdir().unwrap();
-    let house = Harness::open(folder.path());
+    let house = Harness::with(&DbConfig::at(folder.path()));
     let error = Harness::try_with(&DbConfig::at(folder.path())).err().unwrap();
     let pid = Some(std::process::id());
     assert_eq!(error, StoreError::DataFolderInUse { path: folder.path().to_path_buf(), pid });
     house.say(message(house.pair().2, UserId::new(1).unwrap(), "the first is not disturbed")).unwrap();
     house.store.close();
-    Harness::open(folder.path());
+    Harness::with(&DbConfig::at(folder.path()));
 }
 
 #[test]
@@ -138,7 +141,7 @@ fn a_folder_that_cannot_be_used_is_named() {
 #[test]
 fn a_file_that_may_not_grow_gives_unavailable_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
-    let house = Harness::open(folder.path());
+    let house = Harness::with(&DbConfig::at(folder.path()));
     let (amy, _bob, conv) = house.pair();
     house.say(message(conv, amy, "before")).unwrap();
     let limit = |db: &mut store::Connection| {
@@ -195,7 +198,7 @@ fn a_full_disk_gives_unavailable_and_loses_nothing_acknowledged() {
     let data = disk.0.join("data");
     let ballast = disk.0.join("ballast");
     std::fs::write(&ballast, vec![0; 2 << 20]).unwrap();
-    let house = Harness::open(&data);
+    let house = Harness::with(&DbConfig::at(&data));
     let (amy, bob, conv) = house.pair();
     let mut acked = Vec::new();
     let mut number = 0_u32;
@@ -223,7 +226,7 @@ fn a_full_disk_gives_unavailable_and_loses_nothing_acknowledged() {
     }
     assert_eq!(texts(&house, conv), acked);
     house.store.close();
-    let house = Harness::open(&data);
+    let house = Harness::with(&DbConfig::at(&data));
     assert_gapless(&house, conv);
     assert_eq!(texts(&house, conv), acked);
     house.store.close();
@@ -246,12 +249,25 @@ fn a_read_only_disk_is_refused_by_name() {
     assert!(matches!(error, StoreError::DataFolder { .. }), "{error}");
     assert!(error.to_string().contains("data"), "{error}");
     assert!(remount("rw"));
-    let house = Harness::open(&disk.0.join("data"));
+    let house = Harness::with(&DbConfig::at(disk.0.join("data")));
     let (amy, _bob, conv) = house.pair();
     house.say(message(conv, amy, "1")).unwrap();
     house.store.close();
 }
 
 fn texts(house: &Harness, conv: ConvId) -> Vec<String> {
-    house.entries(conv).into_iter().map(|entry| entry.text).collect()
+    house.entries(conv).into_iter().map(|entry| entry.text().to_owned()).collect()
+}
+
+/// Where the tables are: each test names its folder.
+mod engine {
+    use store::DbConfig;
+
+    pub struct Place(tempfile::TempDir);
+
+    impl Place {
+        pub fn config(&self) -> DbConfig {
+            DbConfig::at(self.0.path())
+        }
+    }
 }

@@ -160,7 +160,7 @@ fn the_daos_do_on_mysql_what_they_do_on_sqlite() {
     let seqs = |page: store::Page| page.entries.iter().map(|entry| entry.seq.get()).collect::<Vec<_>>();
     let three = PageLimit { entries: 3, bytes: usize::MAX };
     let last = MessageDao::new(db).last(conv, three).unwrap();
-    assert_eq!(last.entries[0].text, "hi \u{1f600}");
+    assert_eq!(last.entries[0].text(), "hi \u{1f600}");
     assert!(last.more);
     assert_eq!(seqs(last), [3, 4, 5]);
     let after = MessageDao::new(db).after(conv, Seq::new(1).unwrap(), Seq::new(5).unwrap(), three).unwrap();

@@ -1,10 +1,11 @@
 //! Conversations and who is in them.
 
+use rustc_hash::FxHashMap;
 use schema::{ConvId, Seq, UserId};
 
 use crate::connection::Connection;
 use crate::dao::id::{IdDao, IdName};
-use crate::entity::{Conversation, Kind, Listed, Members, Position};
+use crate::entity::{Conversation, Kind, Listed, Members, Position, Span};
 use crate::error::StoreError;
 use crate::row::Row;
 
@@ -14,25 +15,32 @@ pub struct ConversationDao<'a> {
     db: &'a mut Connection,
 }
 
-pub(super) const BY_ID: &str = "SELECT c.id, c.kind, c.user_lo, c.user_hi, lo.name, hi.name, c.last_seq
-    FROM conversation c JOIN user lo ON lo.id = c.user_lo JOIN user hi ON hi.id = c.user_hi
+pub(super) const BY_ID: &str =
+    "SELECT c.id, c.kind, c.user_lo, c.user_hi, lo.name, hi.name, c.last_seq, c.members_version
+    FROM conversation c LEFT JOIN user lo ON lo.id = c.user_lo LEFT JOIN user hi ON hi.id = c.user_hi
     WHERE c.id = ?";
-pub(super) const BY_PAIR: &str = "SELECT c.id, c.kind, c.user_lo, c.user_hi, lo.name, hi.name, c.last_seq
+pub(super) const BY_PAIR: &str =
+    "SELECT c.id, c.kind, c.user_lo, c.user_hi, lo.name, hi.name, c.last_seq, c.members_version
     FROM conversation c JOIN user lo ON lo.id = c.user_lo JOIN user hi ON hi.id = c.user_hi
     WHERE c.user_lo = ? AND c.user_hi = ?";
 pub(super) const INSERT: &str =
     "INSERT INTO conversation (id, kind, user_lo, user_hi, created_ms) VALUES (?, ?, ?, ?, ?)";
 pub(super) const INSERT_MEMBER: &str = "INSERT INTO member (user, conv) VALUES (?, ?)";
 pub(super) const LIST: &str =
-    "SELECT c.id, c.kind, p.id, p.name, c.last_seq, m.delivered_seq, m.read_seq, m.own_seq
+    "SELECT c.id, c.kind, p.id, COALESCE(p.name, g.name), c.last_seq, m.delivered_seq, m.read_seq, m.own_seq,
+        (SELECT MAX(s.to_seq) FROM span s WHERE s.conv = m.conv AND s.user = m.user)
     FROM member m
     JOIN conversation c ON c.id = m.conv
-    JOIN user p ON p.id = CASE WHEN c.user_lo = m.user THEN c.user_hi ELSE c.user_lo END
+    LEFT JOIN user p ON p.id = CASE WHEN c.user_lo = m.user THEN c.user_hi ELSE c.user_lo END
+    LEFT JOIN chat_group g ON g.conv = m.conv
     WHERE m.user = ? AND m.conv > ? AND c.last_seq > 0
     ORDER BY m.conv LIMIT ?";
 pub(super) const POSITIONS: &str = "SELECT m.conv, c.user_lo, c.user_hi, m.delivered_seq, c.last_seq
     FROM member m JOIN conversation c ON c.id = m.conv
     WHERE m.user = ? ORDER BY m.conv";
+pub(super) const SPANS_OF_USER: &str = "SELECT conv, from_seq, to_seq FROM span WHERE user = ?";
+pub(super) const SPANS: &str =
+    "SELECT from_seq, to_seq FROM span WHERE conv = ? AND user = ? ORDER BY from_seq";
 
 impl<'a> ConversationDao<'a> {
     /// On this connection.
@@ -84,12 +92,18 @@ impl<'a> ConversationDao<'a> {
         self.get(id)
     }
 
-    /// Who is in the conversation; `None` when there is no such conversation.
+    /// What the user may see of the conversation, in order: nothing for who never was in it.
     ///
     /// # Errors
     /// The engine's.
-    pub fn members(&mut self, conv: ConvId) -> Result<Option<Members>, StoreError> {
-        Ok(self.get(conv)?.map(|found| found.members))
+    pub fn spans(&mut self, conversation: &Conversation, user: UserId) -> Result<Vec<Span>, StoreError> {
+        match &conversation.pair {
+            Some(pair) if pair.has(user) => Ok(vec![Span::ALL]),
+            Some(_) => Ok(Vec::new()),
+            None => self.db.query(SPANS, &[conversation.id.into(), user.into()], |row| {
+                Ok(Span { from: row.get(0)?, to: row.get(1)? })
+            }),
+        }
     }
 
     /// The user's conversations that have an entry, in order of their ids, after the id `after`.
@@ -111,12 +125,30 @@ impl<'a> ConversationDao<'a> {
     /// # Errors
     /// The engine's.
     pub fn positions(&mut self, user: UserId) -> Result<Vec<Position>, StoreError> {
+        let mut spans: FxHashMap<ConvId, Vec<Span>> = FxHashMap::default();
+        self.db.query_each(SPANS_OF_USER, &[user.into()], |row| {
+            let span = Span { from: row.get(1)?, to: row.get(2)? };
+            spans.entry(row.get(0)?).or_default().push(span);
+            Ok(true)
+        })?;
         self.db.query(POSITIONS, &[user.into()], |row| {
-            let (lo, hi): (UserId, UserId) = (row.get(1)?, row.get(2)?);
-            let other = if lo == user { hi } else { lo };
-            Ok(Position { conv: row.get(0)?, other, delivered: row.get(3)?, last_seq: row.get(4)? })
+            let (conv, delivered): (ConvId, Seq) = (row.get(0)?, row.get(3)?);
+            let (lo, hi): (Option<UserId>, Option<UserId>) = (row.get(1)?, row.get(2)?);
+            let other = if lo == Some(user) { hi } else { lo };
+            let spans = match other {
+                Some(_) => vec![Span::ALL],
+                None => beyond(spans.remove(&conv).unwrap_or_default(), delivered),
+            };
+            Ok(Position { conv, other, delivered, last_seq: row.get(4)?, spans })
         })
     }
+}
+
+/// The spans that reach beyond the cursor, in order.
+fn beyond(mut spans: Vec<Span>, delivered: Seq) -> Vec<Span> {
+    spans.retain(|span| span.to > delivered);
+    spans.sort_unstable_by_key(|span| span.from);
+    spans
 }
 
 fn kind(row: &Row<'_>, at: usize) -> Result<Kind, StoreError> {
@@ -125,21 +157,31 @@ fn kind(row: &Row<'_>, at: usize) -> Result<Kind, StoreError> {
 }
 
 fn conversation(row: &Row<'_>) -> Result<Conversation, StoreError> {
-    let members = Members { lo: row.get(2)?, hi: row.get(3)?, lo_name: row.get(4)?, hi_name: row.get(5)? };
-    Ok(Conversation { id: row.get(0)?, kind: kind(row, 1)?, members, last_seq: row.get(6)? })
+    let pair = match kind(row, 1)? {
+        Kind::Group => None,
+        Kind::Direct => Some(Members {
+            lo: row.get(2)?,
+            hi: row.get(3)?,
+            lo_name: row.get(4)?,
+            hi_name: row.get(5)?,
+        }),
+    };
+    Ok(Conversation { id: row.get(0)?, pair, last_seq: row.get(6)?, version: row.get(7)? })
 }
 
 fn listed(row: &Row<'_>) -> Result<Listed, StoreError> {
-    let (last_seq, read, own): (Seq, Seq, Seq) = (row.get(4)?, row.get(6)?, row.get(7)?);
+    let (read, own): (Seq, Seq) = (row.get(6)?, row.get(7)?);
+    let upto = row.get::<Option<Seq>>(8)?.unwrap_or(Seq::MAX);
+    let last_seq = row.get::<Seq>(4)?.min(upto);
     Ok(Listed {
         conv: row.get(0)?,
         kind: kind(row, 1)?,
         peer: row.get(2)?,
-        peer_name: row.get(3)?,
+        name: row.get(3)?,
         last_seq,
         delivered: row.get(5)?,
         read,
-        // After one's own last message every entry of a direct conversation is the other's.
+        // After one's own last entry all are by others, and one's joining is an entry of one's own: no older span lies behind it.
         unread: last_seq.get().saturating_sub(read.max(own).get()),
     })
 }

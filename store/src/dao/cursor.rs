@@ -16,6 +16,7 @@ pub struct CursorDao<'a> {
 pub(super) const GET: &str = "SELECT user, delivered_seq, read_seq FROM member WHERE user = ? AND conv = ?";
 pub(super) const MARKS: &str =
     "SELECT user, delivered_seq, read_seq FROM member WHERE conv = ? ORDER BY user";
+pub(super) const UPTO: &str = "SELECT MAX(to_seq) FROM span WHERE conv = ? AND user = ?";
 pub(super) const SET: &str = "UPDATE member SET delivered_seq = ?, read_seq = ? WHERE user = ? AND conv = ?";
 pub(super) const SET_OWN: &str = "UPDATE member SET own_seq = ? WHERE user = ? AND conv = ?";
 
@@ -33,7 +34,12 @@ impl<'a> CursorDao<'a> {
         self.db.query_row(GET, &[user.into(), conv.into()], mark)
     }
 
-    /// The cursors of all members, in order of their ids.
+    /// The place beyond which the user sees nothing of the group: [`Seq::MAX`] for a member; `None` for who never was one.
+    pub(crate) fn upto(&mut self, user: UserId, conv: ConvId) -> Result<Option<Seq>, StoreError> {
+        Ok(self.db.query_row(UPTO, &[conv.into(), user.into()], |row| row.get(0))?.flatten())
+    }
+
+    /// The cursors of all who are or were members, in order of their ids.
     ///
     /// # Errors
     /// The engine's.

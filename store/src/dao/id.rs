@@ -12,6 +12,8 @@ pub enum IdName {
     Conv,
     /// Sessions.
     Session,
+    /// Writing threads.
+    Worker,
 }
 
 impl IdName {
@@ -20,6 +22,7 @@ impl IdName {
             Self::User => "user",
             Self::Conv => "conv",
             Self::Session => "session",
+            Self::Worker => "worker",
         }
     }
 }

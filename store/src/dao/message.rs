@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use schema::{ConvId, Seq, SessionId, UserId};
 
 use crate::connection::Connection;
 use crate::dao::ConversationDao;
-use crate::entity::{Entry, Members, Page};
+use crate::entity::{Body, Conversation, Entry, Page, Span};
 use crate::error::StoreError;
-use crate::row::{Param, Row};
+use crate::row::Row;
 
 /// How much of a conversation is read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +26,14 @@ pub struct MessageDao<'a> {
     db: &'a mut Connection,
 }
 
-pub(super) const AFTER: &str = "SELECT seq, sender, session, time_ms, text FROM message
-    WHERE conv = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?";
-pub(super) const BEFORE: &str = "SELECT seq, sender, session, time_ms, text FROM message
-    WHERE conv = ? AND seq < ? ORDER BY seq DESC LIMIT ?";
+pub(super) const AFTER: &str = "SELECT m.seq, m.sender, u.name, m.session, m.time_ms, m.event, m.text
+    FROM message m JOIN user u ON u.id = m.sender
+    WHERE m.conv = ? AND m.seq >= ? AND m.seq <= ? ORDER BY m.seq LIMIT ?";
+pub(super) const BEFORE: &str = "SELECT m.seq, m.sender, u.name, m.session, m.time_ms, m.event, m.text
+    FROM message m JOIN user u ON u.id = m.sender
+    WHERE m.conv = ? AND m.seq >= ? AND m.seq <= ? ORDER BY m.seq DESC LIMIT ?";
 pub(super) const INSERT: &str =
-    "INSERT INTO message (conv, seq, sender, session, time_ms, text) VALUES (?, ?, ?, ?, ?, ?)";
+    "INSERT INTO message (conv, seq, event, sender, session, time_ms, text) VALUES (?, ?, ?, ?, ?, ?, ?)";
 pub(super) const TEXT: &str = "SELECT text FROM message WHERE conv = ? AND seq = ?";
 
 impl<'a> MessageDao<'a> {
@@ -45,7 +48,15 @@ impl<'a> MessageDao<'a> {
     /// # Errors
     /// The engine's.
     pub fn after(&mut self, conv: ConvId, seq: Seq, upto: Seq, limit: PageLimit) -> Result<Page, StoreError> {
-        self.page(conv, AFTER, &[conv.into(), seq.into(), upto.into()], limit)
+        self.after_in(conv, &[Span { from: seq.next(), to: upto }], limit)
+    }
+
+    /// The first entries of these spans, which are in order. `more`: there are later ones in them.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn after_in(&mut self, conv: ConvId, spans: &[Span], limit: PageLimit) -> Result<Page, StoreError> {
+        self.page(conv, AFTER, spans.iter(), limit)
     }
 
     /// The entries next before `seq`, in increasing order. `more`: there are earlier ones.
@@ -53,9 +64,8 @@ impl<'a> MessageDao<'a> {
     /// # Errors
     /// The engine's.
     pub fn before(&mut self, conv: ConvId, seq: Seq, limit: PageLimit) -> Result<Page, StoreError> {
-        let mut page = self.page(conv, BEFORE, &[conv.into(), seq.into()], limit)?;
-        page.entries.reverse();
-        Ok(page)
+        let all = if seq == Seq::ZERO { &[][..] } else { &[Span { from: Seq::ZERO, to: seq.prev() }][..] };
+        self.before_in(conv, all, limit)
     }
 
     /// The last entries, in increasing order. `more`: there are earlier ones.
@@ -63,36 +73,50 @@ impl<'a> MessageDao<'a> {
     /// # Errors
     /// The engine's.
     pub fn last(&mut self, conv: ConvId, limit: PageLimit) -> Result<Page, StoreError> {
-        let mut page = self.page(conv, BEFORE, &[conv.into(), i64::MAX.into()], limit)?;
+        self.before_in(conv, &[Span::ALL], limit)
+    }
+
+    /// The last entries of these spans, which are in order; the entries are too. `more`: there are earlier ones in them.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn before_in(&mut self, conv: ConvId, spans: &[Span], limit: PageLimit) -> Result<Page, StoreError> {
+        let mut page = self.page(conv, BEFORE, spans.iter().rev(), limit)?;
         page.entries.reverse();
         Ok(page)
     }
 
-    fn page(
+    fn page<'s>(
         &mut self,
         conv: ConvId,
         sql: &str,
-        keys: &[Param<'_>],
+        spans: impl Iterator<Item = &'s Span>,
         limit: PageLimit,
     ) -> Result<Page, StoreError> {
-        let Some(members) = ConversationDao::new(self.db).members(conv)? else {
+        let Some(found) = ConversationDao::new(self.db).get(conv)? else {
             return Ok(Page::default());
         };
         let max = usize::try_from(limit.entries).unwrap_or(usize::MAX);
-        // One more than asked, to know whether there is more.
-        let mut params = keys.to_vec();
-        params.push((i64::from(limit.entries) + 1).into());
+        let mut names = FxHashMap::default();
         let mut page = Page::default();
         let mut bytes = 0;
-        self.db.query_each(sql, &params, |row| {
-            let entry = entry(conv, &members, row)?;
-            bytes += entry.text.len();
-            page.more = page.entries.len() >= max || (bytes > limit.bytes && !page.entries.is_empty());
-            if !page.more {
-                page.entries.push(entry);
+        for span in spans.filter(|span| span.from <= span.to) {
+            // One more than asked, to know whether there is more.
+            let rest = i64::try_from(max - page.entries.len()).unwrap_or(i64::MAX).saturating_add(1);
+            let params = [conv.into(), span.from.into(), span.to.into(), rest.into()];
+            self.db.query_each(sql, &params, |row| {
+                let entry = entry(&found, &mut names, row)?;
+                bytes += entry.body.len();
+                page.more = page.entries.len() >= max || (bytes > limit.bytes && !page.entries.is_empty());
+                if !page.more {
+                    page.entries.push(entry);
+                }
+                Ok(!page.more)
+            })?;
+            if page.more {
+                break;
             }
-            Ok(!page.more)
-        })?;
+        }
         Ok(page)
     }
 
@@ -102,36 +126,61 @@ impl<'a> MessageDao<'a> {
     }
 
     /// Writes one entry. Its place was taken from the conversation in the same transaction.
-    pub(crate) fn insert(
-        &mut self,
-        conv: ConvId,
-        seq: Seq,
-        sender: UserId,
-        session: SessionId,
-        time_ms: i64,
-        text: &str,
-    ) -> Result<(), StoreError> {
-        let params = [conv.into(), seq.into(), sender.into(), session.into(), time_ms.into(), text.into()];
+    pub(crate) fn insert(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let event_text;
+        let (event, text) = match &entry.body {
+            Body::Text(text) => (0, text),
+            Body::Event(event) => {
+                event_text = event.text();
+                (event.number(), &event_text)
+            }
+        };
+        let params = [
+            entry.conv.into(),
+            entry.seq.into(),
+            event.into(),
+            entry.sender.into(),
+            entry.session.map_or(0, SessionId::as_i64).into(),
+            entry.time_ms.into(),
+            text.as_str().into(),
+        ];
         self.db.execute(INSERT, &params)?;
         Ok(())
     }
 }
 
-fn entry(conv: ConvId, members: &Members, row: &Row<'_>) -> Result<Entry, StoreError> {
+fn entry(
+    found: &Conversation,
+    names: &mut FxHashMap<UserId, Arc<str>>,
+    row: &Row<'_>,
+) -> Result<Entry, StoreError> {
     let sender: UserId = row.get(1)?;
-    let (Some(name), Some((recipient, recipient_name))) = (members.name(sender), members.other(sender))
-    else {
-        return Err(StoreError::corrupt(format!("conversation {conv} holds an entry by a stranger")));
+    let to = match &found.pair {
+        None => None,
+        Some(pair) => match pair.other(sender) {
+            Some((user, name)) => Some((user, Arc::clone(name))),
+            None => {
+                let message = format!("conversation {} holds an entry by a stranger", found.id);
+                return Err(StoreError::corrupt(message));
+            }
+        },
+    };
+    let sender_name = match names.get(&sender) {
+        Some(name) => Arc::clone(name),
+        None => {
+            let name: Arc<str> = row.get(2)?;
+            names.insert(sender, Arc::clone(&name));
+            name
+        }
     };
     Ok(Entry {
-        conv,
+        conv: found.id,
         seq: row.get(0)?,
         sender,
-        sender_name: Arc::clone(name),
-        recipient,
-        recipient_name: Arc::clone(recipient_name),
-        session: row.get(2)?,
-        time_ms: row.get(3)?,
-        text: row.get(4)?,
+        sender_name,
+        to,
+        session: SessionId::new(row.get(3)?),
+        time_ms: row.get(4)?,
+        body: Body::from_columns(row.get(5)?, row.get(6)?)?,
     })
 }

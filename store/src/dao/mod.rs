@@ -2,6 +2,8 @@
 
 mod conversation;
 mod cursor;
+mod friend;
+mod group;
 mod id;
 mod message;
 mod offline;
@@ -10,6 +12,8 @@ mod user;
 
 pub use conversation::ConversationDao;
 pub use cursor::CursorDao;
+pub use friend::{FriendDao, Requested};
+pub use group::GroupDao;
 pub use id::{IdDao, IdName};
 pub use message::{MessageDao, PageLimit};
 pub use offline::OfflineMessageDao;

@@ -1,6 +1,6 @@
 //! What a user has missed: the entries after its delivered cursors.
 
-use schema::{ConvId, Seq, UserId};
+use schema::{ConvId, UserId};
 
 use crate::connection::Connection;
 use crate::dao::message::{MessageDao, PageLimit};
@@ -26,7 +26,7 @@ impl<'a> OfflineMessageDao<'a> {
     /// The engine's.
     pub fn conversations(&mut self, user: UserId) -> Result<Vec<Position>, StoreError> {
         let mut all = ConversationDao::new(self.db).positions(user)?;
-        all.retain(|position| position.last_seq > position.delivered);
+        all.retain(Position::is_behind);
         Ok(all)
     }
 
@@ -38,11 +38,14 @@ impl<'a> OfflineMessageDao<'a> {
         let Some(mark) = CursorDao::new(self.db).get(user, conv)? else {
             return Ok(Page::default());
         };
-        MessageDao::new(self.db).after(
-            conv,
-            mark.delivered,
-            Seq::new(schema::limits::ID_MAX).unwrap_or_default(),
-            limit,
-        )
+        let mut dao = ConversationDao::new(self.db);
+        let Some(found) = dao.get(conv)? else {
+            return Ok(Page::default());
+        };
+        let mut spans = dao.spans(&found, user)?;
+        for span in &mut spans {
+            span.from = span.from.max(mark.delivered.next());
+        }
+        MessageDao::new(self.db).after_in(conv, &spans, limit)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testkit::MariaDb;
 
-use super::{conversation, cursor, id, message, token, user};
+use super::{conversation, cursor, friend, group, id, message, token, user};
 use crate::connection::Connection;
 use crate::sqlite::Role;
 use crate::{MySqlConfig, batch, checker::DbChecker, writer};
@@ -28,12 +28,43 @@ const ALL: &[&str] = &[
     conversation::INSERT_MEMBER,
     conversation::LIST,
     conversation::POSITIONS,
+    conversation::SPANS_OF_USER,
+    conversation::SPANS,
+    friend::STATE,
+    friend::INSERT,
+    friend::SET,
+    friend::DELETE,
+    friend::LIST,
+    friend::IS_BLOCKED,
+    friend::BLOCK,
+    friend::UNBLOCK,
+    friend::BLOCKED,
+    friend::BUMP,
+    group::GET,
+    group::INSERT,
+    group::COUNT,
+    group::SET_NAME,
+    group::LOCK,
+    group::ADVANCE,
+    group::INSERT_SPAN,
+    group::END_SPAN,
+    group::SET_ROLE,
+    group::INSERT_MEMBER,
+    group::MEMBER,
+    group::MEMBERS,
+    group::GROUPS,
+    group::INVITED,
+    group::INVITATION,
+    group::INVITATIONS,
+    group::INVITE,
+    group::UNINVITE,
     message::AFTER,
     message::BEFORE,
     message::INSERT,
     message::TEXT,
     cursor::GET,
     cursor::MARKS,
+    cursor::UPTO,
     cursor::SET,
     cursor::SET_OWN,
     id::TAKE,
@@ -81,6 +112,11 @@ const FILL: &[&str] = &[
     "INSERT INTO member SELECT seq + 1, seq, 0, 0, 0 FROM seq_1_to_2000",
     "INSERT INTO message SELECT c.seq, s.seq, 0, c.seq, 1, 1, 'hello' FROM seq_1_to_400 c, seq_1_to_50 s",
     "INSERT INTO sent SELECT c.seq, c.seq, CONCAT('c', s.seq), s.seq, 1 FROM seq_1_to_400 c, seq_1_to_20 s",
+    "INSERT INTO chat_group SELECT seq, CONCAT('g', seq), 0, 3 FROM seq_1_to_1000",
+    "INSERT INTO span SELECT c.seq, u.seq, 1, 9007199254740991, 0 FROM seq_1_to_1000 c, seq_1_to_20 u",
+    "INSERT INTO invitation SELECT u.seq, c.seq, 1, 1 FROM seq_1_to_1000 c, seq_21_to_30 u",
+    "INSERT INTO friend SELECT u.seq, o.seq, 0 FROM seq_1_to_300 u, seq_301_to_320 o",
+    "INSERT INTO blocked SELECT u.seq, o.seq FROM seq_1_to_300 u, seq_401_to_410 o",
     "INSERT INTO id_block SELECT CONCAT('b', seq), 1 FROM seq_1_to_200",
     "INSERT INTO commit_mark SELECT seq, 1 FROM seq_1_to_200",
 ];
@@ -92,6 +128,7 @@ fn with_values(sql: &str) -> String {
         if at > 0 {
             let column = all.split_whitespace().rev().nth(1).unwrap_or_default().to_owned();
             all.push_str(match column.rsplit('.').next() {
+                Some("to_seq") => "9007199254740991",
                 Some("name_key") => "'n5'",
                 Some("client_id") => "'c5'",
                 Some("name") => "'user'",
@@ -130,7 +167,8 @@ fn no_query_scans_a_table_or_sorts_on_mysql_either() {
         db.execute(sql, &[]).unwrap();
     }
     db.query(
-        "ANALYZE TABLE user, token, conversation, member, message, sent, id_block, commit_mark",
+        "ANALYZE TABLE user, token, conversation, member, message, sent, id_block, commit_mark, chat_group, span, invitation, friend,
+            blocked",
         &[],
         |_| Ok(()),
     )
@@ -151,6 +189,8 @@ fn every_statement_of_the_daos_is_in_the_list() {
         include_str!("message.rs"),
         include_str!("cursor.rs"),
         include_str!("id.rs"),
+        include_str!("friend.rs"),
+        include_str!("group.rs"),
         include_str!("offline.rs"),
         include_str!("../batch.rs"),
     ];

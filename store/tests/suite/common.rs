@@ -1,8 +1,5 @@
 //! What the store's tests share: an open store, its outcomes, and shortcuts.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-
-use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -17,16 +14,20 @@ use store::{
 pub const LONG: Duration = Duration::from_secs(60);
 pub const ALL: PageLimit = PageLimit { entries: 1_000_000, bytes: usize::MAX };
 
+pub use crate::engine::Place;
+
+impl Place {
+    pub fn open(&self) -> Harness {
+        Harness::with(&self.config())
+    }
+}
+
 pub struct Harness {
     pub store: Store,
     pub batches: Receiver<CommittedBatch>,
 }
 
 impl Harness {
-    pub fn open(folder: &Path) -> Self {
-        Self::with(&DbConfig::at(folder))
-    }
-
     pub fn with(config: &DbConfig) -> Self {
         Self::try_with(config).unwrap()
     }
@@ -58,10 +59,26 @@ impl Harness {
         self.sends(1).pop().unwrap().result
     }
 
+    /// The same where entries that jobs have written may come before.
+    pub fn say_past_events(&self, request: SendRequest) -> Result<Sent, SendError> {
+        self.store.send(request).unwrap();
+        loop {
+            let batch = self.batches.recv_timeout(LONG).unwrap();
+            if let Some(outcome) = batch.sends.into_iter().find(|outcome| outcome.ticket.is_some()) {
+                return outcome.result;
+            }
+        }
+    }
+
     /// Moves cursors and waits for the outcome. For one at a time.
     pub fn moved(&self, write: CursorWrite) -> CursorOutcome {
         self.store.move_cursor(write).unwrap();
-        self.batches.recv_timeout(LONG).unwrap().cursors.pop().unwrap()
+        loop {
+            // Entries that jobs have written may come before.
+            if let Some(outcome) = self.batches.recv_timeout(LONG).unwrap().cursors.pop() {
+                return outcome;
+            }
+        }
     }
 
     /// The next `count` outcomes of sends.
@@ -88,7 +105,7 @@ impl Harness {
             let _ = held.recv();
             Ok(())
         };
-        self.store.write(op, |_| {}).unwrap();
+        self.store.write_in(conv(1), op, |_| {}).unwrap();
         reaching.recv_timeout(LONG).unwrap();
         hold
     }

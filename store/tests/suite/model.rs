@@ -1,19 +1,8 @@
 //! Random requests in random batches against a model that is too simple to be wrong.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "test code"
-)]
-
-mod common;
-
 use std::collections::HashMap;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use schema::{ConvId, UserId};
 use store::dao::{ConversationDao, CursorDao};
@@ -120,7 +109,7 @@ fn check(house: &Harness, model: &Model) {
     for (at, (lo, hi)) in CONVS.iter().enumerate().take(CONVS.len() - 1) {
         let id = conv_id(at);
         let entries = assert_gapless(house, id);
-        let texts: Vec<_> = entries.into_iter().map(|e| (e.sender.get(), e.text)).collect();
+        let texts: Vec<_> = entries.into_iter().map(|e| (e.sender.get(), e.text().to_owned())).collect();
         assert_eq!(&texts, model.texts.get(&at).unwrap_or(&Vec::new()));
         let marks = house.store.read_wait(move |db| CursorDao::new(db).marks(id)).unwrap();
         for (user, mark) in [lo, hi].into_iter().zip(&marks) {
@@ -141,8 +130,8 @@ fn conv_id(at: usize) -> ConvId {
 }
 
 fn play(steps: &[Step], batch_max: usize) {
-    let folder = tempfile::tempdir().unwrap();
-    let config = DbConfig { batch_max, ..DbConfig::at(folder.path()) };
+    let Some(place) = Place::new() else { return };
+    let config = DbConfig { batch_max, ..place.config() };
     let mut house = Harness::with(&config);
     let users: Vec<_> = (1..=USERS).map(|at| house.user(&at.to_string())).collect();
     for (at, (lo, hi)) in CONVS.iter().enumerate().take(CONVS.len() - 1) {
@@ -169,7 +158,7 @@ fn play(steps: &[Step], batch_max: usize) {
             Step::Flush { reopen } => {
                 drop(hold.take());
                 for (at, outcome) in house.sends(expected.len()).into_iter().enumerate() {
-                    assert_eq!(outcome.ticket.token, u64::try_from(at).unwrap());
+                    assert_eq!(outcome.ticket.unwrap().token, u64::try_from(at).unwrap());
                     let got = match outcome.result {
                         Ok(Sent::New(entry)) => Expected::New(entry.seq.get()),
                         Ok(Sent::Duplicate { seq, .. }) => Expected::Duplicate(seq.get()),
@@ -208,7 +197,7 @@ fn move_cursor(house: &Harness, model: &mut Model, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::engine::CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_batches_do_what_the_model_does(
