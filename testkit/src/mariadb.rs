@@ -125,6 +125,11 @@ impl MariaDb {
         process::signal(self.pid(), Signal::CONT);
     }
 
+    /// Where the files of a database are, or will be: a link to another disk can be made here before the database is.
+    pub fn database_dir(&self, database: &str) -> PathBuf {
+        self.data().join(database)
+    }
+
     /// What it said on standard error so far.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.said()).unwrap_or_default()
