@@ -76,9 +76,6 @@ pub const CLIENT_ID_CHARS_MAX: usize = 64;
 /// Members of a group. Its size costs nothing per message; the bound is for the lists and for who pays for the pushes.
 pub const GROUP_MEMBERS_MAX: u64 = 10_000;
 
-/// Members up to which a group's read and delivered marks are told.
-pub const GROUP_MARKS_MAX: u64 = 100;
-
 /// Characters of a `device` label at login.
 pub const DEVICE_CHARS_MAX: usize = 64;
 

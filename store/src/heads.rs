@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use schema::limits::GROUP_MARKS_MAX;
+use schema::limits::MARKS_MEMBERS_MAX;
 use schema::{ConvId, Seq, UserId};
 
 use crate::connection::Connection;
@@ -97,7 +97,7 @@ impl Head {
             Who::Pair { blocked: true, .. } => Some((self.last_seq, Audience::Own)),
             Who::Pair { members, .. } => Some((self.last_seq, Audience::Pair(members.ids()))),
             Who::Group { members, .. } => CursorDao::new(db).upto(user, self.conv)?.map(|upto| {
-                let tells = *members <= GROUP_MARKS_MAX && upto == Seq::MAX;
+                let tells = *members <= MARKS_MEMBERS_MAX as u64 && upto == Seq::MAX;
                 (self.last_seq.min(upto), if tells { Audience::Group } else { Audience::Own })
             }),
         })

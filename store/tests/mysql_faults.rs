@@ -177,6 +177,36 @@ fn a_network_that_delays_falls_silent_and_cuts() {
 }
 
 #[test]
+fn a_commit_whose_answer_was_cut_off_is_looked_up_and_answered_as_done() {
+    let Some(server) = server(&[]) else { return };
+    let proxy = FaultProxy::start(server.addr());
+    let house = common::Harness::with(&config(&MariaDb::url_at(proxy.addr(), "chat")));
+    let (amy, _, conv) = house.pair();
+    house.say(common::message(conv, amy, "first")).unwrap();
+    let (mut found, mut accepted) = (0, 1);
+    // Enough connections that a cut one is replaced by one that lives.
+    let full = || house.store.pool_stats().unwrap().idle >= 2;
+    // One of these cuts falls into the answer to the COMMIT, wherever that is: it has 11 bytes.
+    for bytes in (0..8_000).step_by(5) {
+        testkit::wait_until("spare connections", common::LONG, full);
+        let text = bytes.to_string();
+        let cut = house.store.pool_stats().unwrap().discarded;
+        proxy.cut_after_answer(bytes);
+        let said = house.say(common::with_id(conv, amy, &text, &text));
+        let cut = house.store.pool_stats().unwrap().discarded - cut;
+        // What was cut before the COMMIT is refused, not begun anew: so this one was done, and found to be.
+        found += u32::from(cut > 0 && said.is_ok());
+        accepted += usize::from(said.is_ok());
+        if found > 0 {
+            break;
+        }
+    }
+    assert!(found > 0, "no such cut");
+    let texts = common::assert_gapless(&house, conv);
+    assert_eq!(texts.len(), accepted, "what was refused is not there");
+}
+
+#[test]
 fn a_server_without_room_for_another_connection_serves_with_those_there_are() {
     let Some(server) = server(&["--max-connections=5"]) else { return };
     let mut root = root(&server);

@@ -155,7 +155,7 @@ fn drive(
     let now = Instant::now();
     let mut flights: Vec<Flight> =
         talks.iter().map(|_| Flight { number: 0, since: now, waiting: false, due: now }).collect();
-    let mut refuse = |flight: &mut Flight| {
+    let refuse = |flight: &mut Flight| {
         refused.fetch_add(1, Ordering::Relaxed);
         flight.waiting = false;
         flight.due = Instant::now() + AGAIN;
