@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use reactor::ConnId;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use schema::limits::SESSIONS_PER_USER_MAX;
 use schema::login::TokenId;
 use schema::{SessionId, UserId};
@@ -32,6 +32,8 @@ pub(crate) struct Directory {
 #[derive(Debug, Default)]
 struct State {
     users: FxHashMap<UserId, SmallVec<[Live; 1]>>,
+    /// Users whose friends were told that they are online.
+    announced: FxHashSet<UserId>,
     revoked: FxHashMap<TokenId, Instant>,
 }
 
@@ -79,15 +81,28 @@ impl Directory {
         sessions.iter().filter(|live| Some(live.session) != but).copied().collect()
     }
 
-    /// Takes a session out, whether it is listed or not: the clean-up of an old one never hits a newer one.
-    pub(crate) fn leave(&self, user: UserId, session: SessionId) {
+    /// Takes a session out, whether it is listed or not: the clean-up of an old one never hits a newer one. Says whether it was the user's last.
+    pub(crate) fn leave(&self, user: UserId, session: SessionId) -> bool {
         let mut state = self.state.lock();
-        if let Some(sessions) = state.users.get_mut(&user) {
-            sessions.retain(|live| live.session != session);
-            if sessions.is_empty() {
-                state.users.remove(&user);
-            }
+        let Some(sessions) = state.users.get_mut(&user) else { return false };
+        sessions.retain(|live| live.session != session);
+        let last = sessions.is_empty();
+        if last {
+            state.users.remove(&user);
         }
+        last
+    }
+
+    /// Whether the user's friends are to be told now that it is online: once, until it has gone.
+    pub(crate) fn announce(&self, user: UserId) -> bool {
+        let mut state = self.state.lock();
+        state.users.contains_key(&user) && state.announced.insert(user)
+    }
+
+    /// Whether the user's friends are to be told now that it has gone: when it has no session, and they believe it has.
+    pub(crate) fn withdraw(&self, user: UserId) -> bool {
+        let mut state = self.state.lock();
+        !state.users.contains_key(&user) && state.announced.remove(&user)
     }
 
     pub(crate) fn is_online(&self, user: UserId) -> bool {

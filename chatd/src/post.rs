@@ -21,14 +21,22 @@ pub(crate) enum Post {
     Resolved(Box<Resolved>),
     /// A query was answered: the fields of an `ok`, or why not.
     Answer { conn: ConnId, id: Option<RequestId>, body: Result<Vec<u8>, Refused> },
-    /// Where the user's streams start.
-    Positions { conn: ConnId, session: SessionId, positions: Option<Vec<store::Position>> },
+    /// What a session starts from. `None`: it could not be read.
+    Start { conn: ConnId, session: SessionId, start: Option<Box<Start>> },
     /// Entries of a conversation that a session lags behind in. `None`: they could not be read.
-    Page { conn: ConnId, session: SessionId, conv: ConvId, entries: Option<Vec<PageEntry>> },
+    Page { conn: ConnId, session: SessionId, conv: ConvId, page: Option<LatePage> },
+    /// Who is in a group, and since which entry. `None`: it could not be read.
+    Members { conv: ConvId, members: Option<Vec<(UserId, Seq)>> },
     /// The last entry of a conversation whose sends may have been committed without our knowing. Ordered with the commits.
     LastSeq { conv: ConvId, answer: LastSeq },
-    /// A user is typing; `to` is the other one.
-    Typing { conv: ConvId, user: UserId, to: UserId },
+    /// A user is typing.
+    Typing { conv: ConvId, user: UserId },
+    /// A line for all running sessions of these users.
+    Tell { to: Arc<[UserId]>, line: Bytes },
+    /// The two users of a direct conversation may no longer write to each other, or may again.
+    Blocked { conv: ConvId, now: bool },
+    /// Who is to know that a user has gone. `None`: it could not be read.
+    Gone { user: UserId, friends: Option<(Arc<str>, Arc<[UserId]>)> },
     /// End this session's connection.
     End { conn: ConnId, session: SessionId, code: ByeCode },
     /// The server is shutting down: finish what was accepted, take nothing more.
@@ -44,8 +52,8 @@ pub(crate) enum LastSeq {
     Unknown,
     /// There is no such conversation.
     Nowhere,
-    /// Its members, and the place of its last entry.
-    At([UserId; 2], Seq),
+    /// The two of a direct one, and the place of its last entry.
+    At(Option<[UserId; 2]>, Seq),
 }
 
 /// What was asked of the login service.
@@ -64,11 +72,36 @@ pub(crate) struct Committed {
     pub(crate) cursors: Vec<CursorOutcome>,
 }
 
+/// What a session starts from, as one reading found it.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Where the user stands in its conversations.
+    pub(crate) positions: Vec<store::Position>,
+    /// The user's name.
+    pub(crate) name: Option<Arc<str>>,
+    /// Friends, and requests in both directions.
+    pub(crate) friends: Vec<store::Friend>,
+    /// Open invitations.
+    pub(crate) invitations: Vec<store::Invitation>,
+}
+
+/// Entries read for catching up.
+#[derive(Debug)]
+pub(crate) struct LatePage {
+    pub(crate) entries: Vec<PageEntry>,
+    /// Up to where was read.
+    pub(crate) upto: Seq,
+    /// There is more up to there.
+    pub(crate) more: bool,
+    /// The user has left, and nothing lies beyond.
+    pub(crate) is_over: bool,
+}
+
 /// An entry read for catching up, encoded on the reading thread.
 #[derive(Debug)]
 pub(crate) struct PageEntry {
     pub(crate) seq: Seq,
-    pub(crate) session: SessionId,
+    pub(crate) session: Option<SessionId>,
     pub(crate) line: Bytes,
 }
 
@@ -120,14 +153,30 @@ impl Refused {
     pub(crate) const NOT_A_MEMBER: Self =
         Self::new(ErrorCode::Forbidden, "you are not a member of this conversation");
     pub(crate) const TO_ONESELF: Self = Self::new(ErrorCode::BadRequest, "a message to oneself goes nowhere");
+    pub(crate) const BLOCKED: Self = Self::new(ErrorCode::Forbidden, "one of you has blocked the other");
     pub(crate) const LOGIN_FIRST: Self = Self::new(ErrorCode::Unauthorized, "log in first");
+}
+
+impl From<store::Denied> for Refused {
+    fn from(denied: store::Denied) -> Self {
+        use store::Denied;
+        match denied {
+            Denied::NotFound => Self::new(ErrorCode::NotFound, "there is no such user, group or request"),
+            Denied::Forbidden(why) => Self::new(ErrorCode::Forbidden, why),
+            Denied::Conflict(why) => Self::new(ErrorCode::Conflict, why),
+            Denied::BadRequest(why) => Self::new(ErrorCode::BadRequest, why),
+            _ => Self::DEFECT,
+        }
+    }
 }
 
 impl From<store::StoreError> for Refused {
     fn from(error: store::StoreError) -> Self {
         match error {
             store::StoreError::Overloaded => Self::OVERLOADED,
-            store::StoreError::Unavailable { .. } | store::StoreError::Closed => Self::UNAVAILABLE,
+            store::StoreError::Unavailable { .. }
+            | store::StoreError::Closed
+            | store::StoreError::Collision { .. } => Self::UNAVAILABLE,
             other => {
                 log::error!("the store failed: {other}");
                 Self::DEFECT

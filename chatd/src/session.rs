@@ -125,6 +125,10 @@ pub(crate) struct Session {
     pub(crate) user: UserId,
     pub(crate) token: TokenId,
     pub(crate) stage: Stage,
+    /// The reading of where its streams start is under way.
+    pub(crate) is_starting: bool,
+    /// Streams that have ended: the last places of groups that the user has left.
+    ended: Vec<(ConvId, Seq)>,
     /// The lagging conversations; the first is the next to be read.
     pub(crate) lags: VecDeque<Lag>,
     /// The conversation that is being read, if any.
@@ -152,6 +156,8 @@ impl Session {
             user,
             token,
             stage,
+            is_starting: false,
+            ended: Vec::new(),
             lags: VecDeque::new(),
             reading: None,
             unsynced: None,
@@ -173,6 +179,28 @@ impl Session {
 
     pub(crate) fn lag_mut(&mut self, conv: ConvId) -> Option<&mut Lag> {
         self.lags.iter_mut().find(|lag| lag.conv == conv)
+    }
+
+    /// The stream of a conversation has ended here.
+    pub(crate) fn ended(&mut self, conv: ConvId, until: Seq) {
+        match self.ended.iter_mut().find(|(ended, _)| *ended == conv) {
+            Some((_, seq)) => *seq = until.max(*seq),
+            None => self.ended.push((conv, until)),
+        }
+    }
+
+    /// Up to where this connection's stream of a conversation that it follows no longer is complete.
+    pub(crate) fn complete_apart(&self, conv: ConvId) -> Seq {
+        let ended = self.ended.iter().find(|(ended, _)| *ended == conv).map_or(Seq::ZERO, |(_, seq)| *seq);
+        self.lag(conv).map_or(ended, |lag| lag.pos)
+    }
+
+    /// Everything up to here was pushed that may be: what lies between is not the user's to see.
+    pub(crate) fn pass(&mut self, conv: ConvId, upto: Seq) {
+        if let Some(lag) = self.lag_mut(conv) {
+            lag.pos = lag.pos.max(upto);
+            self.settle(conv);
+        }
     }
 
     /// How many more `message` pushes the window allows.

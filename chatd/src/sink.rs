@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reactor::{PostError, ServiceHandle};
+use schema::group::GroupEvent;
 use schema::reply::{Body, Kind, Message, Push, write_push};
-use store::{CommitSink, CommittedBatch, Entry, Sent};
+use store::{Change, CommitSink, CommittedBatch, Entry, Sent};
 
 use crate::post::{Committed, Post};
 use crate::service::OTHER_POSTS_MAX;
@@ -80,6 +81,10 @@ impl CommitSink for LoopSink {
             }
         }
     }
+
+    fn another(&self) -> Box<dyn CommitSink> {
+        Box::new(Self::new(self.loops.clone()))
+    }
 }
 
 /// Appends an entry as the line that it is pushed as.
@@ -91,14 +96,40 @@ pub(crate) fn write_message(entry: &Entry, out: &mut Vec<u8>) {
 pub(crate) fn message(entry: &Entry) -> Message<'_> {
     Message {
         conv: entry.conv,
-        kind: Kind::Direct,
+        kind: if entry.to.is_some() { Kind::Direct } else { Kind::Group },
         seq: entry.seq,
         from: entry.sender,
         from_name: Cow::Borrowed(&entry.sender_name),
-        to: Some(entry.recipient),
-        to_name: Some(Cow::Borrowed(&entry.recipient_name)),
-        body: Body::Text { text: Cow::Borrowed(&entry.text) },
+        to: entry.to.as_ref().map(|(user, _)| *user),
+        to_name: entry.to.as_ref().map(|(_, name)| Cow::Borrowed(&**name)),
+        body: match &entry.body {
+            store::Body::Text(text) => Body::Text { text: Cow::Borrowed(text) },
+            store::Body::Event(event) => Body::Event(happened(event)),
+        },
         time_ms: millis(entry.time_ms),
+    }
+}
+
+fn happened(event: &store::Event) -> GroupEvent<'_> {
+    let user = event.user;
+    match &event.change {
+        Change::Created(name) => GroupEvent::Created { user, name: Cow::Borrowed(name) },
+        Change::Joined => GroupEvent::Joined { user },
+        Change::Left => GroupEvent::Left { user },
+        Change::Kicked(name) => GroupEvent::Kicked { user, name: Some(Cow::Borrowed(name)) },
+        Change::Renamed(name) => GroupEvent::Renamed { user, name: Cow::Borrowed(name) },
+        Change::Role(given, name) => {
+            GroupEvent::Role { user, name: Some(Cow::Borrowed(name)), role: role(*given) }
+        }
+    }
+}
+
+/// A role as the protocol names it.
+pub(crate) const fn role(role: store::Role) -> schema::group::Role {
+    match role {
+        store::Role::Member => schema::group::Role::Member,
+        store::Role::Admin => schema::group::Role::Admin,
+        store::Role::Owner => schema::group::Role::Owner,
     }
 }
 

@@ -229,12 +229,12 @@ pub enum Change {
     Joined,
     /// The user has left.
     Left,
-    /// The user was made to leave.
-    Kicked,
+    /// The user, of this name, was made to leave.
+    Kicked(Arc<str>),
     /// The user gave it this name.
     Renamed(Arc<str>),
-    /// The user has this role now.
-    Role(Role),
+    /// The user, of this name, has this role now.
+    Role(Role, Arc<str>),
 }
 
 impl Event {
@@ -244,18 +244,20 @@ impl Event {
             Change::Created(_) => 1,
             Change::Joined => 2,
             Change::Left => 3,
-            Change::Kicked => 4,
+            Change::Kicked(_) => 4,
             Change::Renamed(_) => 5,
-            Change::Role(_) => 6,
+            Change::Role(..) => 6,
         }
     }
 
     /// The column `text`: the user, and what there is to say.
     pub(crate) fn text(&self) -> String {
         match &self.change {
-            Change::Created(name) | Change::Renamed(name) => format!("{} {name}", self.user),
-            Change::Joined | Change::Left | Change::Kicked => self.user.to_string(),
-            Change::Role(role) => format!("{} {}", self.user, role.as_i64()),
+            Change::Created(name) | Change::Renamed(name) | Change::Kicked(name) => {
+                format!("{} {name}", self.user)
+            }
+            Change::Joined | Change::Left => self.user.to_string(),
+            Change::Role(role, name) => format!("{} {} {name}", self.user, role.as_i64()),
         }
     }
 
@@ -266,9 +268,12 @@ impl Event {
             1 => Change::Created(rest.into()),
             2 => Change::Joined,
             3 => Change::Left,
-            4 => Change::Kicked,
+            4 => Change::Kicked(rest.into()),
             5 => Change::Renamed(rest.into()),
-            6 => Change::Role(Role::from_i64(rest.parse().ok()?)?),
+            6 => {
+                let (role, name) = rest.split_once(' ')?;
+                Change::Role(Role::from_i64(role.parse().ok()?)?, name.into())
+            }
             _ => return None,
         };
         Some(Self { user, change })
@@ -461,15 +466,23 @@ pub struct Position {
     pub delivered: Seq,
     /// The place of the conversation's last entry.
     pub last_seq: Seq,
-    /// What the user may see beyond its delivered cursor, in order; for a member the last of them is open.
+    /// What the user may see, in order; for a member the last of them is open.
     pub spans: Vec<Span>,
+    /// One of the two has blocked the other.
+    pub blocked: bool,
 }
 
 impl Position {
-    /// Whether something lies beyond the delivered cursor.
+    /// Whether something that the user may see lies beyond `seq`.
     #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.spans.iter().any(|span| span.from.max(self.delivered.next()) <= span.to.min(self.last_seq))
+    pub fn has_beyond(&self, seq: Seq) -> bool {
+        self.spans.iter().any(|span| span.from.max(seq.next()) <= span.to.min(self.last_seq))
+    }
+
+    /// The place of the last entry that the user may see.
+    #[must_use]
+    pub fn visible_end(&self) -> Seq {
+        self.spans.last().map_or(Seq::ZERO, |span| span.to.min(self.last_seq))
     }
 }
 

@@ -12,7 +12,7 @@ use schema::reply::{Found, Registered, write_ok_with};
 use schema::request::{Proof, RequestId};
 use schema::text::Name;
 use schema::{ConvId, Seq, SessionId, UserId};
-use store::dao::UserDao;
+use store::dao::{FriendDao, UserDao};
 
 use super::{ChatService, Cx};
 use crate::directory::{Entered, Live};
@@ -93,7 +93,7 @@ impl ChatService {
             (Purpose::Logout { user }, Ok(LoginReplyOk::Revoked { tokens })) => {
                 let session = cx.conn_mut(conn).and_then(|client| client.session.take());
                 if let Some(session) = session {
-                    self.end_session(conn, *session);
+                    self.end_session(cx, conn, *session);
                 }
                 self.revoke(user, &tokens, None);
                 self.become_stranger(cx, conn);
@@ -215,15 +215,27 @@ impl ChatService {
     }
 
     /// The session's end on this loop: no push reaches it from here on, and its acks are written.
-    pub(super) fn end_session(&mut self, conn: ConnId, mut session: Session) {
+    pub(super) fn end_session(&mut self, cx: &mut Cx<'_>, conn: ConnId, mut session: Session) {
         self.write_session_acks(&mut session, None);
-        self.node.directory.leave(session.user, session.id);
-        let Some(local) = self.users.get_mut(&session.user) else { return };
+        if session.is_starting {
+            self.started();
+        }
+        let user = session.user;
+        if self.node.directory.leave(user, session.id) && !self.draining {
+            self.announce_later(cx, user);
+        }
+        let Some(local) = self.users.get_mut(&user) else { return };
         local.conns.retain(|other| *other != conn);
-        if local.conns.is_empty()
-            && let Some(gone) = self.users.remove(&session.user)
-        {
-            self.forget(gone.convs);
+        if local.conns.is_empty() {
+            if let Some(gone) = self.users.remove(&user) {
+                self.forget(user, gone.convs);
+            }
+            return;
+        }
+        // What this session alone had still to get of groups that the user has left.
+        let lags: Vec<_> = session.lags.iter().map(|lag| lag.conv).collect();
+        for conv in lags {
+            self.let_go(cx, conv, user);
         }
     }
 
@@ -301,9 +313,15 @@ impl ChatService {
     pub(super) fn find_user(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>, key: &str) {
         let key = key.to_owned();
         let node = std::sync::Arc::clone(&self.node);
+        let Some(asks) = cx.conn(conn).and_then(|client| client.session.as_deref()).map(|session| session.user)
+        else {
+            return;
+        };
         self.query(cx, conn, id, move |db, id| {
             let user = UserDao::new(db).by_name_key(&key)?.ok_or(Refused::NO_USER)?;
-            let online = node.directory.is_online(user.id);
+            // A block hides presence.
+            let online =
+                node.directory.is_online(user.id) && !FriendDao::new(db).is_blocked(asks, user.id)?;
             let mut line = Vec::new();
             write_ok_with(id, &Found { user: user.id, name: Cow::Borrowed(&user.name), online }, &mut line);
             Ok(line)

@@ -1,14 +1,17 @@
 //! `ack`, `read`, `marks`: how far members have come, and who is told.
 
 use reactor::ConnId;
-use schema::limits::PUSH_OUTPUT_BYTES_MAX;
+use schema::error::ErrorCode;
+use schema::limits::{MARKS_MEMBERS_MAX, PUSH_OUTPUT_BYTES_MAX};
 use schema::reply::{Mark, Marks, Push, write_ok_with};
 use schema::request::RequestId;
 use schema::{ConvId, Seq, UserId};
-use store::dao::CursorDao;
-use store::{CursorError, CursorOutcome, CursorWrite, Ticket};
+use smallvec::SmallVec;
+use store::dao::{CursorDao, FriendDao, GroupDao};
+use store::{Audience, CursorError, CursorOutcome, CursorWrite, Ticket};
 
-use super::history::check_member;
+use super::following::Who;
+use super::history::visible;
 use super::lifecycle::TICK_ACKS;
 use super::messages::ticket;
 use super::{ChatService, Cx};
@@ -27,16 +30,17 @@ impl ChatService {
         conv: ConvId,
         seq: Seq,
     ) {
-        let here = self.convs.get(&conv).map(|here| (here.members, here.contiguous));
+        let here = self.convs.get(&conv);
         let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
             return;
         };
         // What this connection's stream is complete up to; a client cannot have received more.
         let complete = match here {
-            Some((members, contiguous)) if session.is_running() && members.contains(&session.user) => {
-                session.lag(conv).map_or(contiguous, |lag| lag.pos.min(contiguous))
+            _ if !session.is_running() => Seq::ZERO,
+            Some(here) if here.has(session.user) => {
+                session.lag(conv).map_or(here.contiguous, |lag| lag.pos.min(here.contiguous))
             }
-            _ => Seq::ZERO,
+            _ => session.complete_apart(conv),
         };
         let upto = seq.min(complete);
         let user = session.user;
@@ -121,7 +125,12 @@ impl ChatService {
         let CursorOutcome { conv, user, .. } = *outcome;
         if outcome.delivered.is_some() || outcome.read.is_some() {
             let hint = Hint { conv, user, delivered: outcome.delivered, read: outcome.read };
-            for conn in self.sessions_of(outcome.members) {
+            let audience = match outcome.audience {
+                Audience::Pair(members) => self.sessions_of(&members),
+                Audience::Group => self.sessions_in(conv),
+                _ => self.sessions_of(&[user]),
+            };
+            for conn in audience {
                 if Some(conn) != origin {
                     self.hint(cx, conn, hint);
                 }
@@ -180,8 +189,24 @@ impl ChatService {
         conv: ConvId,
     ) {
         self.query(cx, conn, id, move |db, id| {
-            check_member(db, conv, user)?;
-            let marks = CursorDao::new(db).marks(conv)?;
+            let (found, spans) = visible(db, conv, user)?;
+            let marks = match &found.pair {
+                // A block hides the other's.
+                Some(pair) if FriendDao::new(db).is_blocked(pair.lo, pair.hi)? => {
+                    CursorDao::new(db).get(user, conv)?.into_iter().collect()
+                }
+                Some(_) => CursorDao::new(db).marks(conv)?,
+                None => {
+                    let members = GroupDao::new(db).get(conv)?.map_or(0, |group| group.members);
+                    if !spans.last().is_some_and(store::Span::is_open) {
+                        return Err(Refused::NOT_A_MEMBER);
+                    }
+                    if members > MARKS_MEMBERS_MAX as u64 {
+                        return Err(Refused::new(ErrorCode::Forbidden, "marks are kept for groups of up to 100 members"));
+                    }
+                    CursorDao::new(db).group_marks(conv)?
+                }
+            };
             let marks = marks
                 .into_iter()
                 .map(|mark| Mark { user: mark.user, delivered: mark.delivered, read: mark.read })
@@ -192,9 +217,14 @@ impl ChatService {
         });
     }
 
-    pub(super) fn push_typing(&mut self, cx: &mut Cx<'_>, conv: ConvId, user: UserId, to: UserId) {
-        let conns = self.users.get(&to).map(|local| local.conns.clone()).unwrap_or_default();
-        for conn in conns {
+    /// Shows the other members here that a user is typing.
+    pub(super) fn push_typing(&mut self, cx: &mut Cx<'_>, conv: ConvId, user: UserId) {
+        let Some(here) = self.convs.get(&conv) else { return };
+        if !here.has(user) && !matches!(here.who, Who::Group(_)) || matches!(here.who, Who::Pair { blocked: true, .. }) {
+            return;
+        }
+        let others: SmallVec<[UserId; 4]> = here.members().into_iter().filter(|member| *member != user).collect();
+        for conn in self.sessions_of(&others) {
             let is_running = cx
                 .conn(conn)
                 .and_then(|client| client.session.as_deref())

@@ -8,7 +8,7 @@ use schema::reply::{ConversationInfo, Conversations, History, Kind, write_ok_wit
 use schema::request::{Bound, RequestId};
 use schema::{ConvId, Seq, UserId};
 use serde::Serialize;
-use store::Connection;
+use store::{Connection, Conversation, Page, Span};
 use store::dao::{ConversationDao, MessageDao, PageLimit};
 
 use super::{ChatService, Cx};
@@ -30,8 +30,8 @@ pub(super) struct Asked {
 impl ChatService {
     pub(super) fn history(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>, asked: Asked) {
         self.query(cx, conn, id, move |db, id| {
-            check_member(db, asked.conv, asked.user)?;
-            page(db, id, asked)
+            let (_, spans) = visible(db, asked.conv, asked.user)?;
+            page(db, id, asked, &spans)
         });
     }
 
@@ -59,19 +59,33 @@ impl ChatService {
     }
 }
 
-/// Whether the user may see the conversation.
-pub(super) fn check_member(db: &mut Connection, conv: ConvId, user: UserId) -> Result<(), Refused> {
-    let found = ConversationDao::new(db).get(conv)?.ok_or(Refused::NO_CONVERSATION)?;
-    if found.members.has(user) { Ok(()) } else { Err(Refused::NOT_A_MEMBER) }
+/// The conversation, and what the user may see of it.
+pub(super) fn visible(
+    db: &mut Connection,
+    conv: ConvId,
+    user: UserId,
+) -> Result<(Conversation, Vec<Span>), Refused> {
+    let mut dao = ConversationDao::new(db);
+    let found = dao.get(conv)?.ok_or(Refused::NO_CONVERSATION)?;
+    let spans = dao.spans(&found, user)?;
+    if spans.is_empty() { Err(Refused::NOT_A_MEMBER) } else { Ok((found, spans)) }
 }
 
-fn page(db: &mut Connection, id: RequestId, asked: Asked) -> Result<Vec<u8>, Refused> {
+/// The parts of the spans from one place to another.
+fn within(spans: &[Span], from: Seq, to: Seq) -> Vec<Span> {
+    let cut = |span: &Span| Span { from: span.from.max(from), to: span.to.min(to) };
+    spans.iter().map(cut).filter(|span| span.from <= span.to).collect()
+}
+
+fn page(db: &mut Connection, id: RequestId, asked: Asked, spans: &[Span]) -> Result<Vec<u8>, Refused> {
     let limit = PageLimit { entries: u32::try_from(asked.limit).unwrap_or(u32::MAX), bytes: LINE_BYTES_MAX };
     let mut dao = MessageDao::new(db);
     let page = match asked.bound {
-        Bound::Last => dao.last(asked.conv, limit)?,
-        Bound::Before(seq) => dao.before(asked.conv, seq, limit)?,
-        Bound::After(seq) => dao.after(asked.conv, seq, Seq::MAX, limit)?,
+        Bound::Last => dao.before_in(asked.conv, spans, limit)?,
+        Bound::Before(Seq::ZERO) => Page::default(),
+        Bound::Before(seq) => dao.before_in(asked.conv, &within(spans, Seq::ZERO, seq.prev()), limit)?,
+        Bound::After(Seq::MAX) => Page::default(),
+        Bound::After(seq) => dao.after_in(asked.conv, &within(spans, seq.next(), Seq::MAX), limit)?,
     };
     let mut messages: Vec<_> = page.entries.iter().map(message).collect();
     // What does not fit the line is left off at the end that is far from the bound.
@@ -92,7 +106,7 @@ fn page(db: &mut Connection, id: RequestId, asked: Asked) -> Result<Vec<u8>, Ref
 }
 
 /// How many items fit a line.
-fn fitting<'a, T: Serialize + 'a>(items: impl Iterator<Item = &'a T>) -> usize {
+pub(super) fn fitting<'a, T: Serialize + 'a>(items: impl Iterator<Item = &'a T>) -> usize {
     let mut bytes = ENVELOPE_BYTES;
     let mut count = 0;
     for item in items {
@@ -109,9 +123,9 @@ fn fitting<'a, T: Serialize + 'a>(items: impl Iterator<Item = &'a T>) -> usize {
 fn info(listed: &store::Listed) -> ConversationInfo<'_> {
     ConversationInfo {
         conv: listed.conv,
-        kind: Kind::Direct,
-        name: Cow::Borrowed(&listed.peer_name),
-        user: Some(listed.peer),
+        kind: if listed.kind == store::Kind::Group { Kind::Group } else { Kind::Direct },
+        name: Cow::Borrowed(&listed.name),
+        user: listed.peer,
         last_seq: listed.last_seq,
         delivered: listed.delivered,
         read: listed.read,

@@ -7,8 +7,9 @@ use reactor::{CloseReason, ConnId, TimerFired};
 use schema::error::ByeCode;
 use schema::limits::{HEARTBEAT, LINE_BYTES_MAX, PROTOCOL_VERSION, PUSH_WINDOW, TEXT_BYTES_MAX};
 use schema::reply::Push;
-use schema::{ConvId, SessionId};
+use schema::{ConvId, SessionId, UserId};
 
+use super::following::Who;
 use super::{ChatService, Cx, now_ms};
 use crate::session::{Client, PAUSE_DRAIN};
 
@@ -19,6 +20,7 @@ pub(super) const TICK_PUMP: u64 = 3;
 pub(super) const TICK_ACKS: u64 = 4;
 pub(super) const TICK_DOUBT: u64 = 5;
 pub(super) const TICK_REREAD: u64 = 6;
+pub(super) const TICK_GONE: u64 = 7;
 
 /// How long after a failure the store is asked again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -59,6 +61,7 @@ impl ChatService {
             (TICK_REREAD, Some(conn)) => self.on_reread_timer(cx, conn),
             (TICK_ACKS, None) => self.write_acks(cx),
             (TICK_DOUBT, None) => self.ask_last_seqs(cx),
+            (TICK_GONE, None) => self.tell_gone(cx),
             _ => {}
         }
     }
@@ -133,7 +136,7 @@ impl ChatService {
             return;
         }
         if let Some(session) = client.session.take() {
-            self.end_session(conn, *session);
+            self.end_session(cx, conn, *session);
         }
         self.leave(cx, conn, code);
     }
@@ -154,15 +157,23 @@ impl ChatService {
         }
     }
 
-    /// A member of these conversations has left. Those with nobody left here are forgotten; the others now rest on who is, streams begun or not.
-    pub(super) fn forget(&mut self, convs: impl IntoIterator<Item = ConvId>) {
+    /// A user has no session here any more. Conversations with nobody left here are forgotten; the direct ones now rest on the other, streams begun or not.
+    pub(super) fn forget(&mut self, user: UserId, convs: impl IntoIterator<Item = ConvId>) {
         for conv in convs {
-            let Some(here) = self.convs.get(&conv) else { continue };
+            let Some(here) = self.convs.get_mut(&conv) else { continue };
             let mut wanted = false;
-            for member in here.members {
-                if let Some(local) = self.users.get_mut(&member) {
-                    local.convs.insert(conv);
-                    wanted = true;
+            match &mut here.who {
+                Who::Pair { members, .. } => {
+                    for member in members {
+                        if let Some(local) = self.users.get_mut(member) {
+                            local.convs.insert(conv);
+                            wanted = true;
+                        }
+                    }
+                }
+                Who::Group(members) => {
+                    members.remove(&user);
+                    wanted = !members.is_empty();
                 }
             }
             if !wanted {

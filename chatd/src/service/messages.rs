@@ -7,7 +7,7 @@ use schema::error::ErrorCode;
 use schema::reply::Sent as SentBody;
 use schema::request::{RequestId, Target, UserRef};
 use schema::{ConvId, SessionId, UserId};
-use store::dao::{ConversationDao, UserDao};
+use store::dao::{ConversationDao, FriendDao, UserDao};
 use store::{SendError, SendOutcome, SendRequest, Sent, StoreError, Ticket};
 
 use super::{ChatService, Cx, OTHER_POSTS_MAX, now_ms};
@@ -127,14 +127,17 @@ impl ChatService {
     }
 
     fn answer_send(&mut self, cx: &mut Cx<'_>, outcome: &SendOutcome) {
-        let conn = ConnId::from_parts(outcome.ticket.owner, outcome.ticket.token);
+        let Some(ticket) = outcome.ticket else { return };
+        let conn = ConnId::from_parts(ticket.owner, ticket.token);
         if !cx.is_open(conn) {
             return;
         }
-        let id = outcome.ticket.call;
+        let id = ticket.call;
         match &outcome.result {
             Ok(Sent::New(entry)) => {
-                let session = cx.conn_mut(conn).and_then(|client| client.session_is(entry.session));
+                let session = entry.session;
+                let session =
+                    session.and_then(|session| cx.conn_mut(conn).and_then(|client| client.session_is(session)));
                 if let Some(session) = session {
                     session.answered(entry.conv, entry.seq);
                 }
@@ -168,11 +171,14 @@ impl ChatService {
                 self.doubt(cx, conv);
                 continue;
             };
-            let queued = self.node.store.write(
+            let queued = self.node.store.write_in(
+                conv,
                 move |db| ConversationDao::new(db).get(conv),
                 move |found| {
                     let answer = match found {
-                        Ok(Some(found)) => LastSeq::At(found.members.ids(), found.last_seq),
+                        Ok(Some(found)) => {
+                            LastSeq::At(found.pair.map(|pair| pair.ids()), found.last_seq)
+                        }
                         Ok(None) => LastSeq::Nowhere,
                         Err(_) => LastSeq::Unknown,
                     };
@@ -193,24 +199,24 @@ impl ChatService {
         user: UserId,
         conv: ConvId,
     ) {
-        let members = self.convs.get(&conv).map(|here| here.members);
-        match members {
-            Some(members) if members.contains(&user) => {
+        match self.convs.get(&conv).map(|here| here.has(user)) {
+            Some(true) => {
                 self.ok(cx, conn, id);
-                for to in members.into_iter().filter(|member| *member != user) {
-                    self.push_typing(cx, conv, user, to);
-                    for handle in self.other_loops() {
-                        // It may be dropped, says the protocol: a loop that is behind has better things to do.
-                        if handle.backlog() < OTHER_POSTS_MAX / 2 {
-                            let _ = handle.post(Post::Typing { conv, user, to });
-                        }
+                self.push_typing(cx, conv, user);
+                for handle in self.other_loops() {
+                    // It may be dropped, says the protocol: a loop that is behind has better things to do.
+                    if handle.backlog() < OTHER_POSTS_MAX / 2 {
+                        let _ = handle.post(Post::Typing { conv, user });
                     }
                 }
             }
-            Some(_) => self.refuse(cx, conn, id, Refused::NOT_A_MEMBER),
+            Some(false) => self.refuse(cx, conn, id, Refused::NOT_A_MEMBER),
             // Not met on this loop yet: the store knows whether it exists.
             None => self.query(cx, conn, id, move |db, id| {
-                super::history::check_member(db, conv, user)?;
+                let (_, spans) = super::history::visible(db, conv, user)?;
+                if !spans.last().is_some_and(store::Span::is_open) {
+                    return Err(Refused::NOT_A_MEMBER);
+                }
                 let mut line = Vec::new();
                 schema::reply::write_ok(id, &mut line);
                 Ok(line)
@@ -239,6 +245,11 @@ fn find_or_begin(
         return Ok(Err(Refused::TO_ONESELF));
     }
     let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+    if ConversationDao::new(db).find_direct(user, found.id)?.is_none()
+        && FriendDao::new(db).is_blocked(user, found.id)?
+    {
+        return Ok(Err(Refused::BLOCKED));
+    }
     match ConversationDao::new(db).direct(user, found.id, now)? {
         Some(conversation) => Ok(Ok(conversation.id)),
         None => Ok(Err(Refused::NO_USER)),
@@ -249,6 +260,7 @@ fn send_refusal(error: SendError) -> Refused {
     match error {
         SendError::NotFound => Refused::NO_CONVERSATION,
         SendError::Forbidden => Refused::NOT_A_MEMBER,
+        SendError::Blocked => Refused::BLOCKED,
         SendError::Conflict => {
             Refused::new(ErrorCode::Conflict, "this client_id stands for another text in this conversation")
         }

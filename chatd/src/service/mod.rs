@@ -2,14 +2,19 @@
 
 mod accounts;
 mod cursors;
+mod following;
+mod friends;
+mod groups;
 mod history;
 mod lifecycle;
 mod messages;
 mod streams;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use reactor::codec::{FrameError, LinesCodec};
 use reactor::{CloseReason, ConnId, Context, Handler, OpenInfo, ServiceHandle, TimerFired};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -21,6 +26,8 @@ use schema::{ConvId, Seq, UserId};
 use serde::Serialize;
 use smallvec::SmallVec;
 use store::Store;
+
+use following::LocalConv;
 
 use crate::directory::Directory;
 use crate::login::LoginBackend;
@@ -43,6 +50,65 @@ pub(crate) struct Node {
     pub(crate) idle_timeout: Duration,
 }
 
+impl Node {
+    /// Posts to every loop. A loop that takes no posts is so far behind that its sessions will start anew; what is posted here is a hint to them.
+    pub(crate) fn post_all(&self, post: impl Fn() -> Post) {
+        for handle in &self.loops {
+            if handle.backlog() >= OTHER_POSTS_MAX || handle.post(post()).is_err() {
+                log::debug!("loop {} was not told", handle.loop_index());
+            }
+        }
+    }
+
+    /// Sends a line to all running sessions of these users on this node.
+    pub(crate) fn tell(&self, to: &Arc<[UserId]>, line: &Bytes) {
+        self.post_all(|| Post::Tell { to: Arc::clone(to), line: line.clone() });
+    }
+}
+
+/// What a change came to: refused, done, or failed.
+pub(crate) type Outcome = Result<Result<Changed, Refused>, store::StoreError>;
+
+/// A change that was made, and who hears of it.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// The `ok`.
+    pub(crate) line: Vec<u8>,
+    /// Lines for other users.
+    pub(crate) tells: Vec<(UserId, Bytes)>,
+    /// A direct conversation whose users may no longer write to each other, or may again.
+    pub(crate) blocked: Option<(ConvId, bool)>,
+}
+
+impl Changed {
+    /// Done, with nothing more to say than that.
+    pub(crate) fn plain(id: RequestId) -> Self {
+        let mut line = Vec::new();
+        write_ok(id, &mut line);
+        Self { line, ..Self::default() }
+    }
+
+    /// The same, with fields.
+    pub(crate) fn with(id: RequestId, body: &impl Serialize) -> Self {
+        let mut line = Vec::new();
+        write_ok_with(id, body, &mut line);
+        Self { line, ..Self::default() }
+    }
+
+    /// And this push for a user.
+    pub(crate) fn telling(mut self, user: UserId, push: &Push<'_>) -> Self {
+        self.tells.push((user, encode(push)));
+        self
+    }
+}
+
+/// A push as the line that it is sent as.
+pub(crate) fn encode(push: &Push<'_>) -> Bytes {
+    let mut line = Vec::new();
+    write_push(push, &mut line);
+    Bytes::from(line)
+}
+
 /// A user with sessions on this loop.
 #[derive(Default)]
 pub(crate) struct LocalUser {
@@ -51,21 +117,20 @@ pub(crate) struct LocalUser {
     pub(crate) convs: FxHashSet<ConvId>,
 }
 
-/// A conversation with a member on this loop.
-pub(crate) struct LocalConv {
-    pub(crate) members: [UserId; 2],
-    /// Every commit up to here has passed this loop, or is known to be in the store. No hole below.
-    pub(crate) contiguous: Seq,
-    /// Places up to `contiguous` that no commit told us of: they were committed although their senders got an error.
-    pub(crate) holes: Vec<(Seq, Seq)>,
-}
-
 /// The service of one loop.
 pub(crate) struct ChatService {
     node: Arc<Node>,
     me: ServiceHandle<Post>,
     users: FxHashMap<UserId, LocalUser>,
     convs: FxHashMap<ConvId, LocalConv>,
+    /// Sessions that are reading where their streams start; while there are any, the next two remember what such a reading may not have seen.
+    starting: usize,
+    /// The last entries of groups that the loop does not follow.
+    unfollowed: FxHashMap<ConvId, Seq>,
+    /// Where users of this loop have left groups.
+    gone: FxHashMap<(UserId, ConvId), Seq>,
+    /// Users whose last session ended, and when their friends are to be told.
+    going: VecDeque<(Instant, UserId)>,
     /// Direct conversations looked up before, by user and peer.
     directs: FxHashMap<(UserId, PeerKey), ConvId>,
     /// Jobs at other threads.
@@ -113,6 +178,10 @@ impl ChatService {
             me,
             users: FxHashMap::default(),
             convs: FxHashMap::default(),
+            starting: 0,
+            unfollowed: FxHashMap::default(),
+            gone: FxHashMap::default(),
+            going: VecDeque::new(),
             directs: FxHashMap::default(),
             jobs: 0,
             ack_dirty: Vec::new(),
@@ -217,6 +286,60 @@ impl ChatService {
         }
     }
 
+    /// Runs a change on a store thread; its answer comes behind its commit. With a conversation it takes its place among that one's messages.
+    fn change(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: Option<RequestId>,
+        conv: Option<ConvId>,
+        mut job: impl FnMut(&mut store::Connection, RequestId) -> Outcome + Send + 'static,
+    ) {
+        let not_taken = Err(Refused::OVERLOADED);
+        let Some(slot) = self.slot(Post::Answer { conn, id, body: not_taken }) else {
+            return self.refuse(cx, conn, id, Refused::OVERLOADED);
+        };
+        Self::begin(cx, conn);
+        let node = Arc::clone(&self.node);
+        let op = move |db: &mut store::Connection| job(db, id.unwrap_or_default());
+        let done = move |result: Outcome| {
+            let body = match result {
+                Ok(Ok(changed)) => {
+                    for (to, line) in changed.tells {
+                        node.tell(&Arc::from([to]), &line);
+                    }
+                    if let Some((conv, now)) = changed.blocked {
+                        node.post_all(|| Post::Blocked { conv, now });
+                    }
+                    Ok(changed.line)
+                }
+                Ok(Err(refused)) => Err(refused),
+                Err(error) => Err(error.into()),
+            };
+            slot.fill(Post::Answer { conn, id, body });
+        };
+        let queued = match conv {
+            Some(conv) => self.node.store.write_in(conv, op, done),
+            None => self.node.store.write(op, done),
+        };
+        if let Err(error) = queued {
+            log::debug!("a change was not taken: {error}");
+        }
+    }
+
+    /// Sends a line to the running sessions of these users.
+    fn tell(&mut self, cx: &mut Cx<'_>, to: &[UserId], line: &Bytes) {
+        for conn in self.sessions_of(to) {
+            let session = cx.conn(conn).and_then(|client| client.session.as_deref());
+            if session.is_some_and(crate::session::Session::is_running)
+                && cx.unsent(conn) < schema::limits::PUSH_OUTPUT_BYTES_MAX
+            {
+                // See `say`.
+                let _ = cx.send_bytes(conn, line.clone());
+            }
+        }
+    }
+
     fn on_answer(
         &mut self,
         cx: &mut Cx<'_>,
@@ -277,6 +400,12 @@ impl ChatService {
             }
             (Request::Conversations { after, limit }, Some((_, user))) => {
                 self.conversations(cx, conn, id, user, after, limit);
+            }
+            (request, Some((_, user))) if friends::is_one(&request) => {
+                self.friends_request(cx, conn, id, user, request);
+            }
+            (request, Some((_, user))) if groups::is_one(&request) => {
+                self.groups_request(cx, conn, id, user, request);
             }
             (_, Some(_)) => {
                 let refused =
@@ -353,10 +482,10 @@ impl Handler for ChatService {
         self.pump(cx, conn);
     }
 
-    fn on_close(&mut self, _: &mut Cx<'_>, conn: ConnId, client: Client, reason: CloseReason) {
+    fn on_close(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: Client, reason: CloseReason) {
         if let Some(session) = client.session {
             log::info!("session {} of user {} ended: {reason}", session.id, session.user);
-            self.end_session(conn, *session);
+            self.end_session(cx, conn, *session);
         }
     }
 
@@ -366,10 +495,14 @@ impl Handler for ChatService {
             Post::Login { conn, id, purpose, reply } => self.on_login_reply(cx, conn, id, purpose, reply),
             Post::Resolved(resolved) => self.on_resolved(cx, *resolved),
             Post::Answer { conn, id, body } => self.on_answer(cx, conn, id, body),
-            Post::Positions { conn, session, positions } => self.on_positions(cx, conn, session, positions),
-            Post::Page { conn, session, conv, entries } => self.on_page(cx, conn, session, conv, entries),
+            Post::Start { conn, session, start } => self.on_start(cx, conn, session, start),
+            Post::Page { conn, session, conv, page } => self.on_page(cx, conn, session, conv, page),
+            Post::Members { conv, members } => self.on_members(cx, conv, members),
             Post::LastSeq { conv, answer } => self.on_last_seq(cx, conv, answer),
-            Post::Typing { conv, user, to } => self.push_typing(cx, conv, user, to),
+            Post::Typing { conv, user } => self.push_typing(cx, conv, user),
+            Post::Tell { to, line } => self.tell(cx, &to, &line),
+            Post::Blocked { conv, now } => self.on_blocked(conv, now),
+            Post::Gone { user, friends } => self.on_gone(user, friends),
             Post::End { conn, session, code } => self.on_end(cx, conn, session, code),
             Post::Drain => self.drain(cx),
             Post::Lost => self.on_lost(cx),

@@ -12,38 +12,25 @@ use rustc_hash::FxHashMap;
 use schema::limits::PUSH_OUTPUT_BYTES_MAX;
 use schema::reply::Push;
 use schema::{ConvId, Seq, SessionId, UserId};
-use smallvec::SmallVec;
-use store::dao::{ConversationDao, MessageDao, PageLimit};
-use store::{Entry, Position};
+use store::dao::{ConversationDao, GroupDao, MessageDao, PageLimit, UserDao};
+use store::{Entry, Position, Span, StoreError};
+
+use super::following::{LocalConv, Membership, Who};
+use super::friends::all_friends;
 
 use super::lifecycle::{RETRY, TICK_PUMP, TICK_REREAD, TICK_START};
-use super::{ChatService, Cx, LocalConv};
-use crate::post::{LastSeq, PageEntry, Post};
+use super::{ChatService, Cx};
+use crate::post::{LastSeq, LatePage, PageEntry, Post, Start};
 use crate::session::{Lag, Session, Stage};
 use crate::sink::write_message;
 
 /// Entries read for catching up at a time. A window's worth is read in two, so that conversations take turns.
 const PAGE_ENTRIES: u32 = 128;
 
-impl LocalConv {
-    fn in_hole(&self, seq: Seq) -> bool {
-        self.holes.iter().any(|(from, to)| *from <= seq && seq <= *to)
-    }
-}
-
 impl ChatService {
     /// A committed entry: pushed to whoever is live, noted for whoever lags.
     pub(super) fn deliver(&mut self, cx: &mut Cx<'_>, entry: &Entry, line: &Bytes) {
-        let members = [entry.sender, entry.recipient];
-        if !members.iter().any(|member| self.users.contains_key(member)) {
-            return;
-        }
-        let before = match self.convs.get(&entry.conv) {
-            Some(here) => here.contiguous,
-            // Whose streams run knows every older conversation, so to them this one begins now, at 0.
-            None if self.is_running(cx, members) => self.meet(entry.conv, members, Seq::ZERO),
-            None => self.meet(entry.conv, members, entry.seq.prev()),
-        };
+        let Some(before) = self.place_before(cx, entry) else { return };
         if entry.seq <= before {
             return;
         }
@@ -53,39 +40,25 @@ impl ChatService {
         if let Some(here) = self.convs.get_mut(&entry.conv) {
             here.contiguous = entry.seq;
         }
-        for conn in self.sessions_of(members) {
+        for conn in self.sessions_in(entry.conv) {
             self.push_live(cx, conn, entry, line);
         }
+        self.note_gone(cx, entry);
     }
 
-    /// Makes sure that the loop follows a conversation, and says up to where it had done so.
-    fn meet(&mut self, conv: ConvId, members: [UserId; 2], contiguous: Seq) -> Seq {
-        let here =
-            self.convs.entry(conv).or_insert_with(|| LocalConv { members, contiguous, holes: Vec::new() });
-        for member in members {
-            if let Some(local) = self.users.get_mut(&member) {
-                local.convs.insert(conv);
-            }
+    /// Up to where the loop had followed the entry's conversation; `None` when it concerns nobody here.
+    fn place_before(&mut self, cx: &Cx<'_>, entry: &Entry) -> Option<Seq> {
+        let Some((to, _)) = &entry.to else { return self.note_change(entry) };
+        let members = [entry.sender.min(*to), entry.sender.max(*to)];
+        if !members.iter().any(|member| self.users.contains_key(member)) {
+            return None;
         }
-        here.contiguous
-    }
-
-    /// Whether a session of one of them has begun its streams.
-    fn is_running(&self, cx: &Cx<'_>, members: [UserId; 2]) -> bool {
-        self.sessions_of(members).into_iter().any(|conn| {
-            let session = cx.conn(conn).and_then(|client| client.session.as_deref());
-            session.is_some_and(Session::is_running)
+        Some(match self.convs.get(&entry.conv) {
+            Some(here) => here.contiguous,
+            // Whose streams run knows every older conversation, so to them this one begins now, at 0.
+            None if self.is_running(cx, &members) => self.meet_pair(entry.conv, members, Seq::ZERO),
+            None => self.meet_pair(entry.conv, members, entry.seq.prev()),
         })
-    }
-
-    pub(super) fn sessions_of(&self, members: [UserId; 2]) -> SmallVec<[ConnId; 4]> {
-        let mut conns = SmallVec::new();
-        for member in members {
-            if let Some(local) = self.users.get(&member) {
-                conns.extend(local.conns.iter().copied());
-            }
-        }
-        conns
     }
 
     fn push_live(&mut self, cx: &mut Cx<'_>, conn: ConnId, entry: &Entry, line: &Bytes) {
@@ -95,7 +68,7 @@ impl ChatService {
         if session.lag(entry.conv).is_some() {
             return self.pump(cx, conn);
         }
-        if session.id == entry.session {
+        if entry.session == Some(session.id) {
             return;
         }
         if choked || session.room() == 0 {
@@ -113,8 +86,8 @@ impl ChatService {
         log::warn!("conversation {conv} has entries up to {last} that no commit told of");
         here.holes.push((before.next(), last));
         here.contiguous = last;
-        let members = here.members;
-        for conn in self.sessions_of(members) {
+        let is_group = here.is_group();
+        for conn in self.sessions_in(conv) {
             let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
             if let Some(session) = session.filter(|session| session.is_running())
                 && session.lag(conv).is_none()
@@ -122,23 +95,31 @@ impl ChatService {
                 session.lags.push_back(Lag { conv, pos: before, until: None });
             }
         }
+        if is_group {
+            self.ask_members(cx, conv);
+        }
     }
 
     pub(super) fn on_last_seq(&mut self, cx: &mut Cx<'_>, conv: ConvId, answer: LastSeq) {
         self.jobs = self.jobs.saturating_sub(1);
-        let (members, last) = match answer {
+        let (pair, last) = match answer {
             LastSeq::Unknown => return self.doubt(cx, conv),
             LastSeq::Nowhere => return,
-            LastSeq::At(members, last) => (members, last),
+            LastSeq::At(pair, last) => (pair, last),
         };
-        if !members.iter().any(|member| self.users.contains_key(member)) {
-            return;
-        }
-        // One that this loop has not met has no entry that a session here was answered with.
-        let before = self.meet(conv, members, Seq::ZERO);
+        let before = match (pair, self.convs.get(&conv)) {
+            (_, Some(here)) => here.contiguous,
+            (Some(members), None) if members.iter().any(|member| self.users.contains_key(member)) => {
+                // One that this loop has not met has no entry that a session here was answered with.
+                self.meet_pair(conv, members, Seq::ZERO)
+            }
+            // Of a group that nobody here is in, as far as is known, somebody may have become a member.
+            (None, None) => return self.ask_members(cx, conv),
+            _ => return,
+        };
         if last > before {
             self.note_hole(cx, conv, before, last);
-            for conn in self.sessions_of(members) {
+            for conn in self.sessions_in(conv) {
                 self.pump(cx, conn);
             }
         }
@@ -153,55 +134,110 @@ impl ChatService {
         else {
             return;
         };
-        let Some(slot) = self.slot(Post::Positions { conn, session, positions: None }) else {
+        // From here on the loop remembers what it does not follow: the reading may not have seen it.
+        if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut())
+            && !std::mem::replace(&mut session.is_starting, true)
+        {
+            self.starting += 1;
+        }
+        let Some(slot) = self.slot(Post::Start { conn, session, start: None }) else {
             cx.set_conn_timer(conn, RETRY, TICK_START);
             return;
         };
         let queued = self.node.store.read(move |db| {
-            let positions = ConversationDao::new(db).positions(user);
-            if let Err(error) = &positions {
+            let start = read_start(db, user);
+            if let Err(error) = &start {
                 log::warn!("cannot read the conversations of user {user}: {error}");
             }
-            slot.fill(Post::Positions { conn, session, positions: positions.ok() });
+            slot.fill(Post::Start { conn, session, start: start.ok().map(Box::new) });
         });
         if let Err(error) = queued {
             log::debug!("a start was not taken: {error}");
         }
     }
 
-    pub(super) fn on_positions(
+    pub(super) fn on_start(
         &mut self,
         cx: &mut Cx<'_>,
         conn: ConnId,
         session: SessionId,
-        positions: Option<Vec<Position>>,
+        start: Option<Box<Start>>,
     ) {
         self.jobs = self.jobs.saturating_sub(1);
         let Some(session) = cx.conn_mut(conn).and_then(|client| client.session_is(session)) else { return };
-        let Some(positions) = positions else {
+        let Some(start) = start else {
             cx.set_conn_timer(conn, RETRY, TICK_START);
             return;
         };
         let Stage::Starting(cursors) = std::mem::replace(&mut session.stage, Stage::Running) else { return };
         let user = session.user;
+        let was_starting = std::mem::take(&mut session.is_starting);
         let mut lags = Vec::new();
-        for position in &positions {
-            let last =
-                self.meet(position.conv, [user, position.other], position.last_seq).max(position.last_seq);
-            let mut pos = cursors.get(&position.conv).copied().unwrap_or(position.delivered);
-            if pos > last {
-                self.push(cx, conn, &Push::Reset { conv: position.conv, seq: last });
-                pos = last;
-            }
-            self.add_lag(&mut lags, position.conv, pos, position.last_seq);
+        for position in &start.positions {
+            let pos = cursors.get(&position.conv).copied().unwrap_or(position.delivered);
+            self.begin_stream(cx, conn, user, position, pos, &mut lags);
         }
-        self.add_newborn(&mut lags, user, &positions);
+        self.add_newborn(&mut lags, user, &start.positions);
         let unsynced = lags.iter().filter(|lag| lag.until.is_some()).count();
         if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) {
             session.lags.extend(lags);
             session.unsynced = Some(unsynced);
         }
+        if was_starting {
+            self.started();
+        }
+        self.greet_session(cx, conn, user, *start);
         self.pump(cx, conn);
+    }
+
+    /// One session less is starting. While none is, nothing has to be remembered for it.
+    pub(super) fn started(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+        if self.starting == 0 {
+            self.unfollowed = FxHashMap::default();
+            self.gone = FxHashMap::default();
+        }
+    }
+
+    fn begin_stream(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        user: UserId,
+        position: &Position,
+        pos: Seq,
+        lags: &mut Vec<Lag>,
+    ) {
+        let Position { conv, last_seq, blocked, .. } = *position;
+        let end = match position.other {
+            Some(other) => {
+                let members = [user.min(other), user.max(other)];
+                let contiguous = self.meet_pair(conv, members, last_seq);
+                if blocked {
+                    self.on_blocked(conv, true);
+                }
+                contiguous.max(last_seq)
+            }
+            None => {
+                let Some(span) = position.spans.last() else { return };
+                // It may have ended since it was read.
+                let gone = self.gone.get(&(user, conv)).filter(|gone| **gone > last_seq).copied();
+                let until = gone.or_else(|| (!span.is_open()).then_some(span.to));
+                if until.is_some() && gone.is_none() && !position.has_beyond(pos) {
+                    return;
+                }
+                let membership = Membership { start: span.from.prev(), until };
+                let contiguous = self.meet_group(conv, user, membership, last_seq);
+                until.unwrap_or_else(|| contiguous.max(last_seq))
+            }
+        };
+        let mut pos = pos;
+        if pos > end {
+            self.push(cx, conn, &Push::Reset { conv, seq: end });
+            pos = end;
+        }
+        let last_at_login = if position.has_beyond(pos) { position.visible_end() } else { Seq::ZERO };
+        self.add_lag(lags, conv, pos, last_at_login);
     }
 
     fn add_lag(&self, lags: &mut Vec<Lag>, conv: ConvId, pos: Seq, last_at_login: Seq) {
@@ -213,7 +249,7 @@ impl ChatService {
         }
     }
 
-    /// Conversations that began after the positions were read start at 0.
+    /// Conversations that began after the positions were read start at 0, groups where the user joined.
     fn add_newborn(&self, lags: &mut Vec<Lag>, user: UserId, positions: &[Position]) {
         let Some(local) = self.users.get(&user) else { return };
         if local.convs.len() == positions.len() {
@@ -221,7 +257,11 @@ impl ChatService {
         }
         let old: FxHashMap<ConvId, ()> = positions.iter().map(|position| (position.conv, ())).collect();
         for conv in local.convs.iter().filter(|conv| !old.contains_key(conv)) {
-            self.add_lag(lags, *conv, Seq::ZERO, Seq::ZERO);
+            let start = match self.convs.get(conv).map(|here| &here.who) {
+                Some(Who::Group(members)) => members.get(&user).map_or(Seq::ZERO, |member| member.start),
+                _ => Seq::ZERO,
+            };
+            self.add_lag(lags, *conv, start, Seq::ZERO);
         }
     }
 
@@ -267,10 +307,11 @@ impl ChatService {
         let Some(at) = session.lags.iter().position(behind) else { return };
         session.lags.rotate_left(at);
         let Some(Lag { conv, pos, .. }) = session.lags.front().copied() else { return };
-        let Some(upto) = convs.get(&conv).map(|here| here.contiguous) else { return };
+        let Some(here) = convs.get(&conv) else { return };
         session.reading = Some(conv);
-        let session = session.id;
-        self.read_page(cx, conn, session, (conv, pos, upto), room);
+        let (session, user) = (session.id, session.user);
+        let wanted = Wanted { conv, pos, upto: here.contiguous, group_of: here.is_group().then_some(user) };
+        self.read_page(cx, conn, session, wanted, room);
     }
 
     /// Output is full now. If the turn's writes leave it so, the low-water mark calls; if they do not, nobody would, so a timer does.
@@ -314,21 +355,21 @@ impl ChatService {
         cx: &mut Cx<'_>,
         conn: ConnId,
         session: SessionId,
-        (conv, pos, upto): (ConvId, Seq, Seq),
+        wanted: Wanted,
         room: usize,
     ) {
-        let Some(slot) = self.slot(Post::Page { conn, session, conv, entries: None }) else {
+        let conv = wanted.conv;
+        let Some(slot) = self.slot(Post::Page { conn, session, conv, page: None }) else {
             return Self::read_later(cx, conn, conv);
         };
         let entries = u32::try_from(room).unwrap_or(u32::MAX).min(PAGE_ENTRIES);
         let queued = self.node.store.read(move |db| {
             let limit = PageLimit { entries, bytes: PUSH_OUTPUT_BYTES_MAX };
-            let page = MessageDao::new(db).after(conv, pos, upto, limit);
+            let page = wanted.read(db, limit);
             if let Err(error) = &page {
                 log::warn!("cannot read entries of conversation {conv}: {error}");
             }
-            let entries = page.ok().map(|page| page.entries.iter().map(encode).collect());
-            slot.fill(Post::Page { conn, session, conv, entries });
+            slot.fill(Post::Page { conn, session, conv, page: page.ok() });
         });
         if let Err(error) = queued {
             log::debug!("a page was not taken: {error}");
@@ -341,33 +382,55 @@ impl ChatService {
         conn: ConnId,
         session: SessionId,
         conv: ConvId,
-        entries: Option<Vec<PageEntry>>,
+        page: Option<LatePage>,
     ) {
         self.jobs = self.jobs.saturating_sub(1);
+        let is_group = self.convs.get(&conv).is_some_and(LocalConv::is_group);
         let Some(found) = cx.conn_mut(conn).and_then(|client| client.session_is(session)) else { return };
-        let Some(entries) = entries.filter(|entries| !entries.is_empty()) else {
+        // In a direct conversation there always is what was asked for.
+        let Some(page) = page.filter(|page| is_group || !page.entries.is_empty()) else {
             return Self::read_later(cx, conn, conv);
         };
         found.reading = None;
-        for entry in entries {
-            if !self.push_late(cx, conn, conv, &entry) {
-                break;
-            }
-        }
+        let user = found.user;
+        let all = page.entries.iter().all(|entry| self.push_late(cx, conn, conv, entry));
         if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) {
+            if all && !page.more {
+                session.pass(conv, page.upto);
+            }
             session.next_in_turn(conv);
         }
+        if all && !page.more && page.is_over {
+            self.end_stream(cx, conn, conv, user);
+        }
         self.pump(cx, conn);
+    }
+
+    /// All that a user who has left a group may see of it was pushed.
+    fn end_stream(&mut self, cx: &mut Cx<'_>, conn: ConnId, conv: ConvId, user: UserId) {
+        let until = match self.convs.get(&conv).map(|here| &here.who) {
+            Some(Who::Group(members)) => members.get(&user).and_then(|member| member.until),
+            _ => None,
+        };
+        // It may have joined again since.
+        let Some(until) = until else { return };
+        if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) {
+            session.lags.retain(|lag| lag.conv != conv);
+            session.ended(conv, until);
+        }
+        self.let_go(cx, conv, user);
     }
 
     /// Pushes one entry to a session that lags. `false` when window or output are full, or it does not fit the stream.
     fn push_late(&mut self, cx: &mut Cx<'_>, conn: ConnId, conv: ConvId, entry: &PageEntry) -> bool {
         let choked = cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX;
-        let in_hole = self.convs.get(&conv).is_some_and(|here| here.in_hole(entry.seq));
+        let here = self.convs.get(&conv);
+        let in_hole = here.is_some_and(|here| here.in_hole(entry.seq));
+        let is_group = here.is_some_and(LocalConv::is_group);
         let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
             return false;
         };
-        let own = entry.session == session.id && !in_hole;
+        let own = entry.session == Some(session.id) && !in_hole;
         if !own && (choked || session.room() == 0) {
             return false;
         }
@@ -376,7 +439,8 @@ impl ChatService {
             // An own one, passed by its `ok` meanwhile.
             return true;
         }
-        if entry.seq != lag.pos.next() {
+        // Of a group a user sees spans, with gaps between them.
+        if !is_group && entry.seq != lag.pos.next() {
             log::error!("conversation {conv} lacks the entry after {}", lag.pos);
             Self::read_later(cx, conn, conv);
             return false;
@@ -401,8 +465,46 @@ impl Session {
     }
 }
 
+/// What a lagging session is to read next.
+#[derive(Clone, Copy)]
+struct Wanted {
+    conv: ConvId,
+    pos: Seq,
+    upto: Seq,
+    /// For whom, where it sees spans only.
+    group_of: Option<UserId>,
+}
+
+impl Wanted {
+    fn read(self, db: &mut store::Connection, limit: PageLimit) -> Result<LatePage, StoreError> {
+        let Self { conv, pos, upto, group_of } = self;
+        let mut is_over = false;
+        let page = match group_of {
+            None => MessageDao::new(db).after(conv, pos, upto, limit)?,
+            Some(user) => {
+                let mut spans = GroupDao::new(db).spans(conv, user)?;
+                is_over = spans.last().is_none_or(|span| !span.is_open() && span.to <= upto);
+                for span in &mut spans {
+                    *span = Span { from: span.from.max(pos.next()), to: span.to.min(upto) };
+                }
+                MessageDao::new(db).after_in(conv, &spans, limit)?
+            }
+        };
+        let entries = page.entries.iter().map(encode).collect();
+        Ok(LatePage { entries, upto, more: page.more, is_over })
+    }
+}
+
+fn read_start(db: &mut store::Connection, user: UserId) -> Result<Start, StoreError> {
+    let positions = ConversationDao::new(db).positions(user)?;
+    let name = UserDao::new(db).by_id(user)?.map(|user| user.name);
+    let friends = all_friends(db, user)?;
+    let invitations = GroupDao::new(db).invitations(user)?;
+    Ok(Start { positions, name, friends, invitations })
+}
+
 fn encode(entry: &Entry) -> PageEntry {
-    let mut line = Vec::with_capacity(entry.text.len() + 256);
+    let mut line = Vec::with_capacity(entry.text().len() + 256);
     write_message(entry, &mut line);
     PageEntry { seq: entry.seq, session: entry.session, line: Bytes::from(line) }
 }

@@ -35,7 +35,9 @@ pub(super) const LIST: &str =
     LEFT JOIN chat_group g ON g.conv = m.conv
     WHERE m.user = ? AND m.conv > ? AND c.last_seq > 0
     ORDER BY m.conv LIMIT ?";
-pub(super) const POSITIONS: &str = "SELECT m.conv, c.user_lo, c.user_hi, m.delivered_seq, c.last_seq
+pub(super) const POSITIONS: &str = "SELECT m.conv, c.user_lo, c.user_hi, m.delivered_seq, c.last_seq,
+        (SELECT COUNT(*) FROM blocked b WHERE b.user = c.user_lo AND b.other = c.user_hi)
+            + (SELECT COUNT(*) FROM blocked b WHERE b.user = c.user_hi AND b.other = c.user_lo)
     FROM member m JOIN conversation c ON c.id = m.conv
     WHERE m.user = ? ORDER BY m.conv";
 pub(super) const SPANS_OF_USER: &str = "SELECT conv, from_seq, to_seq FROM span WHERE user = ?";
@@ -137,18 +139,16 @@ impl<'a> ConversationDao<'a> {
             let other = if lo == Some(user) { hi } else { lo };
             let spans = match other {
                 Some(_) => vec![Span::ALL],
-                None => beyond(spans.remove(&conv).unwrap_or_default(), delivered),
+                None => {
+                    let mut spans = spans.remove(&conv).unwrap_or_default();
+                    spans.sort_unstable_by_key(|span| span.from);
+                    spans
+                }
             };
-            Ok(Position { conv, other, delivered, last_seq: row.get(4)?, spans })
+            let blocked = row.get::<i64>(5)? > 0;
+            Ok(Position { conv, other, delivered, last_seq: row.get(4)?, spans, blocked })
         })
     }
-}
-
-/// The spans that reach beyond the cursor, in order.
-fn beyond(mut spans: Vec<Span>, delivered: Seq) -> Vec<Span> {
-    spans.retain(|span| span.to > delivered);
-    spans.sort_unstable_by_key(|span| span.from);
-    spans
 }
 
 fn kind(row: &Row<'_>, at: usize) -> Result<Kind, StoreError> {

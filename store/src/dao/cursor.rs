@@ -16,6 +16,9 @@ pub struct CursorDao<'a> {
 pub(super) const GET: &str = "SELECT user, delivered_seq, read_seq FROM member WHERE user = ? AND conv = ?";
 pub(super) const MARKS: &str =
     "SELECT user, delivered_seq, read_seq FROM member WHERE conv = ? ORDER BY user";
+pub(super) const GROUP_MARKS: &str = "SELECT m.user, m.delivered_seq, m.read_seq
+    FROM span s JOIN member m ON m.user = s.user AND m.conv = s.conv
+    WHERE s.conv = ? AND s.to_seq = ? ORDER BY s.user";
 pub(super) const UPTO: &str = "SELECT MAX(to_seq) FROM span WHERE conv = ? AND user = ?";
 pub(super) const SET: &str = "UPDATE member SET delivered_seq = ?, read_seq = ? WHERE user = ? AND conv = ?";
 pub(super) const SET_OWN: &str = "UPDATE member SET own_seq = ? WHERE user = ? AND conv = ?";
@@ -45,6 +48,14 @@ impl<'a> CursorDao<'a> {
     /// The engine's.
     pub fn marks(&mut self, conv: ConvId) -> Result<Vec<Mark>, StoreError> {
         self.db.query(MARKS, &[conv.into()], mark)
+    }
+
+    /// The cursors of who is in a group now, in order of their ids.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn group_marks(&mut self, conv: ConvId) -> Result<Vec<Mark>, StoreError> {
+        self.db.query(GROUP_MARKS, &[conv.into(), Seq::MAX.into()], mark)
     }
 
     /// Sets both cursors. The caller has seen to it that neither goes back.

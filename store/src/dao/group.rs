@@ -238,7 +238,7 @@ impl<'a> GroupDao<'a> {
         if kicked.role == Role::Owner {
             return Ok(Err(Denied::Forbidden("the owner cannot be kicked")));
         }
-        self.end_membership(conv, last, &by, &kicked, Change::Kicked, now_ms)?;
+        self.end_membership(conv, last, &by, &kicked, Change::Kicked(Arc::clone(&kicked.name)), now_ms)?;
         Ok(Ok(()))
     }
 
@@ -372,7 +372,7 @@ impl<'a> GroupDao<'a> {
     ) -> Result<Seq, StoreError> {
         let keys = [role.as_i64().into(), conv.into(), to.user.into(), to.since.into()];
         self.db.execute(SET_ROLE, &keys)?;
-        let event = Event { user: to.user, change: Change::Role(role) };
+        let event = Event { user: to.user, change: Change::Role(role, Arc::clone(&to.name)) };
         self.append(conv, last, &by.clone().into(), event, now_ms)
     }
 

@@ -26,7 +26,7 @@ impl<'a> OfflineMessageDao<'a> {
     /// The engine's.
     pub fn conversations(&mut self, user: UserId) -> Result<Vec<Position>, StoreError> {
         let mut all = ConversationDao::new(self.db).positions(user)?;
-        all.retain(Position::is_behind);
+        all.retain(|position| position.has_beyond(position.delivered));
         Ok(all)
     }
 

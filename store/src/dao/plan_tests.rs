@@ -65,6 +65,7 @@ const ALL: &[&str] = &[
     cursor::GET,
     cursor::MARKS,
     cursor::UPTO,
+    cursor::GROUP_MARKS,
     cursor::SET,
     cursor::SET_OWN,
     id::TAKE,

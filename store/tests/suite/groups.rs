@@ -80,11 +80,11 @@ fn a_group_tells_of_itself_in_its_own_sequence() {
         (amy, happened(amy, Change::Created("tea".into()))),
         (bob, happened(bob, Change::Joined)),
         (cat, happened(cat, Change::Joined)),
-        (amy, happened(bob, Change::Role(Role::Admin))),
+        (amy, happened(bob, Change::Role(Role::Admin, "bob".into()))),
         (bob, happened(bob, Change::Renamed("coffee".into()))),
-        (bob, happened(cat, Change::Kicked)),
+        (bob, happened(cat, Change::Kicked("cat".into()))),
         (amy, happened(amy, Change::Left)),
-        (amy, happened(bob, Change::Role(Role::Owner))),
+        (amy, happened(bob, Change::Role(Role::Owner, "bob".into()))),
     ];
     assert_eq!(seen, expected);
     assert!(entries.iter().all(|entry| entry.to.is_none()));
@@ -132,7 +132,8 @@ fn only_members_write_and_what_they_may_see_are_their_spans() {
     let outcome = house.moved(cursor(bob, tea, Some(5), None));
     assert_eq!((outcome.delivered, outcome.audience), (Some(seq(5)), Audience::Group));
     let position = house.store.read_wait(move |db| ConversationDao::new(db).positions(bob)).unwrap().remove(0);
-    assert_eq!(position.spans, [Span { from: seq(7), to: Seq::MAX }]);
+    assert!(position.has_beyond(seq(5)) && !position.has_beyond(seq(8)));
+    assert_eq!(position.visible_end(), seq(8));
     let listed = house.store.read_wait(move |db| ConversationDao::new(db).list(bob, None, 9)).unwrap();
     assert_eq!((&*listed[0].name, listed[0].peer, listed[0].unread), ("tea", None, 1), "one by another");
 
@@ -145,7 +146,8 @@ fn only_members_write_and_what_they_may_see_are_their_spans() {
     assert_eq!((outcome.delivered, outcome.audience), (Some(seq(9)), Audience::Own));
     assert_eq!(house.moved(cursor(eve, tea, Some(1), None)).result, Err(CursorError::Forbidden));
     let position = house.store.read_wait(move |db| ConversationDao::new(db).positions(bob)).unwrap().remove(0);
-    assert!(!position.is_behind());
+    assert!(!position.has_beyond(seq(9)));
+    assert_eq!(position.visible_end(), seq(9));
 }
 
 #[test]
