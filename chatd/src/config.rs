@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use logd::LoginConfig;
 use schema::limits::{IDLE_TIMEOUT, LOGIN_TIMEOUT};
 use serde::Deserialize;
-use store::DbConfig;
+use store::{DbConfig, Secret};
 
 /// The chat server.
 ///
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// The folder of the tables and the log; made when missing [default: ./chat-data]
     #[arg(long, value_name = "DIR", env = "CHATD_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Keeps the tables in MySQL or MariaDB (not in this version)
+    /// Keeps the tables in MySQL or MariaDB: mysql://user:password@host:port/database. More in [store.mysql] of the file
     #[arg(long, value_name = "URL", env = "CHATD_MYSQL", hide_env_values = true)]
     mysql: Option<String>,
     /// Joins a cluster through Redis (not in this version)
@@ -62,10 +62,13 @@ pub(crate) struct Args {
     /// Checks the configuration and exits, 0 or 2
     #[arg(long)]
     pub(crate) check: bool,
+    /// Looks at the tables, says what a start would do to them, does nothing, and exits, 0 or 1
+    #[arg(long)]
+    pub(crate) check_db: bool,
 }
 
 const EXIT_CODES: &str = "\
-Every option but --check is a key of the configuration file too, with _ for -.
+Every option but --check and --check-db is a key of the configuration file too, with _ for -.
 Signals: SIGTERM and SIGINT drain and end; SIGHUP reopens the log and reads the log filter anew.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -161,7 +164,7 @@ pub(crate) enum ConfigError {
     #[error("configuration key `{key}`: {message}")]
     Value { key: &'static str, message: String },
     #[error(
-        "{flag} is not in this version: it runs on its embedded tables, alone, with the login service inside; start it without {flag}"
+        "{flag} is not in this version: it runs alone, with the login service inside; start it without {flag}"
     )]
     NotYet { flag: &'static str },
     #[error(transparent)]
@@ -186,7 +189,6 @@ impl Config {
             None => FileConfig::default(),
         };
         let planned = [
-            ("--mysql", args.mysql.is_some() || file.mysql.is_some()),
             ("--redis", args.redis.is_some() || file.redis.is_some()),
             ("--zookeeper", args.zookeeper.is_some() || file.zookeeper.is_some()),
         ];
@@ -198,6 +200,9 @@ impl Config {
         let mut store = file.store.unwrap_or_default();
         if let Some(data_dir) = args.data_dir.clone().or(file.data_dir) {
             store.data_dir = data_dir;
+        }
+        if let Some(url) = args.mysql.clone().or(file.mysql) {
+            store.mysql.get_or_insert_default().url = Some(Secret(url));
         }
         if let Some(batch_max) = args.batch_max {
             store.batch_max = batch_max;
@@ -311,7 +316,10 @@ mod tests {
             ("[limits]\nidle_timeout_ms = 1", "limits.idle_timeout_ms"),
             ("threads = 0", "threads"),
             ("node = \"\"", "node"),
-            ("mysql = \"mysql://x\"", "--mysql"),
+            ("mysql = \"mysql://x\"", "mysql"),
+            ("redis = \"redis://x\"", "--redis"),
+            ("[store.mysql]\nurl = \"mysql://a:secret@h:1/d\"\nworkers = 0", "mysql.workers"),
+            ("[store.mysql.pool]\nconnections_max = 0", "connections_max"),
         ] {
             let text = load(file, &[]).unwrap_err().to_string();
             assert!(text.contains(words), "{file:?} gives {text:?}");

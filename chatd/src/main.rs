@@ -36,8 +36,26 @@ fn main() -> ExitCode {
         say("chatd: the configuration is valid");
         return ExitCode::SUCCESS;
     }
+    if args.check_db {
+        return check_db(&config);
+    }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("chatd: {error}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Says on standard output what a start would do to the tables.
+#[expect(clippy::print_stdout, reason = "what was asked for")]
+fn check_db(config: &Config) -> ExitCode {
+    match store::DbChecker::plan(&config.store) {
+        Ok(plan) => {
+            println!("{plan}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             say(&format!("chatd: {error}"));
             ExitCode::from(1)
@@ -87,7 +105,7 @@ fn announce(server: &ChatServer) {
         "chatd: chat on {}, admin on {}, data in {}, log in {}",
         server.chat_addr(),
         server.admin_addr(),
-        config.store.data_dir.display(),
+        config.store.place(),
         config.log_file.display(),
     ));
     log::info!(

@@ -179,6 +179,8 @@ fn admin_limits() -> ServiceConfig {
 
 fn install_log(config: &Config) -> Result<asynclog::Guard, ServerError> {
     let path = config.log_file.clone();
+    // With the tables on a server nobody else has made it yet. Where that fails opening the log says why.
+    let _ = path.parent().map(std::fs::create_dir_all);
     asynclog::Builder::new()
         .file(&path)
         .filter(config.log.as_str())

@@ -1,11 +1,13 @@
 //! Brings the schema of a database to this program's version, or refuses to touch it.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use schema::sql::{MYSQL, Migration, SQLITE};
 use sha2::{Digest, Sha256};
 
+use crate::config::DbConfig;
 use crate::connection::Connection;
 use crate::error::{StoreError, UnavailableKind};
 use crate::mysql_config::MySqlConfig;
@@ -28,6 +30,35 @@ pub struct DbCheck {
     pub from: u32,
     /// The schema version now.
     pub to: u32,
+}
+
+/// What a start would do to the tables. Its text is for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DbPlan {
+    /// Where the tables are, or would be.
+    pub place: String,
+    /// The schema version they have; `None` where there are none yet.
+    pub from: Option<u32>,
+    /// The migrations that would be applied: number and name.
+    pub migrations: Vec<(u32, &'static str)>,
+}
+
+impl fmt::Display for DbPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, from, migrations } = self;
+        match from {
+            None => write!(f, "{place}: has no tables yet")?,
+            Some(version) => write!(f, "{place}: schema version {version}")?,
+        }
+        if migrations.is_empty() {
+            return write!(f, "; nothing to do");
+        }
+        write!(f, "; would apply")?;
+        for (at, (version, name)) in migrations.iter().enumerate() {
+            write!(f, "{} migration {version} ({name})", if at > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
 }
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (
@@ -66,12 +97,7 @@ impl DbChecker {
 
     fn run(&self, path: &Path, now_ms: i64) -> Result<DbCheck, StoreError> {
         let mut db = Connection::open(path, Role::Checker)?;
-        let found = db.query_row(
-            "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migration'",
-            &[],
-            |row| row.get::<u64>(0),
-        )?;
-        let applied = if found == Some(0) { Vec::new() } else { applied(&mut db)? };
+        let applied = if has_tables(&mut db)? { applied(&mut db)? } else { Vec::new() };
         let from = self.compare(&applied)?;
         let mut to = from;
         for migration in self.migrations.iter().filter(|m| m.version > from) {
@@ -80,6 +106,44 @@ impl DbChecker {
             to = migration.version;
         }
         Ok(DbCheck { from, to })
+    }
+
+    /// Looks what a start with this configuration would do to the tables, and does nothing.
+    ///
+    /// # Errors
+    /// As those of the checks.
+    pub fn plan(config: &DbConfig) -> Result<DbPlan, StoreError> {
+        config.validate()?;
+        match &config.mysql {
+            None => {
+                let path = config.file();
+                let checker = Self::new();
+                let applied = if path.exists() { checker.look(&path) } else { Ok(None) };
+                checker.plan_of(path.display().to_string(), applied.map_err(|error| name_path(error, &path))?)
+            }
+            Some(section) => {
+                let server = MySqlConfig::from_section(section)?;
+                let place = format!("database {} on {}", server.database(), server.host());
+                let applied = match Connection::connect(&server, CONNECT_MAX) {
+                    Err(StoreError::Unavailable { kind: UnavailableKind::NoDatabase, .. }) => None,
+                    other => Some(applied_mysql(&mut other?)?).filter(|applied| !applied.is_empty()),
+                };
+                Self { migrations: MYSQL }.plan_of(place, applied)
+            }
+        }
+    }
+
+    /// What was applied to the file; `None` when nothing was.
+    fn look(&self, path: &Path) -> Result<Option<Vec<Applied>>, StoreError> {
+        let mut db = Connection::open(path, Role::Reader)?;
+        Ok(if has_tables(&mut db)? { Some(applied(&mut db)?) } else { None })
+    }
+
+    fn plan_of(&self, place: String, applied: Option<Vec<Applied>>) -> Result<DbPlan, StoreError> {
+        let from = applied.map(|applied| self.compare(&applied)).transpose()?;
+        let done = from.unwrap_or(0);
+        let to_do = self.migrations.iter().filter(|migration| migration.version > done);
+        Ok(DbPlan { place, from, migrations: to_do.map(|one| (one.version, one.name)).collect() })
     }
 
     /// Checks the database on a server, makes it when it is missing, and brings it up to date, under a lock that is the server's: of several processes that start
@@ -151,6 +215,11 @@ struct Applied {
     version: u32,
     name: String,
     checksum: [u8; 32],
+}
+
+fn has_tables(db: &mut Connection) -> Result<bool, StoreError> {
+    let sql = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migration'";
+    Ok(db.query_row(sql, &[], |row| row.get::<u64>(0))? != Some(0))
 }
 
 fn applied(db: &mut Connection) -> Result<Vec<Applied>, StoreError> {

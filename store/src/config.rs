@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::error::StoreError;
-use crate::mysql_config::MySqlSection;
+use crate::mysql_config::{MySqlConfig, MySqlSection};
 
 /// Where the tables are and how much may be in hand at once. Every key has a default.
 ///
@@ -80,6 +80,18 @@ impl DbConfig {
     #[must_use]
     pub fn on_mysql(url: impl Into<String>) -> Self {
         Self { mysql: Some(MySqlSection::at(url)), ..Self::default() }
+    }
+
+    /// Where the tables are, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.mysql {
+            None => self.data_dir.display().to_string(),
+            Some(section) => match MySqlConfig::from_section(section) {
+                Ok(server) => format!("database {} on {}", server.database(), server.host()),
+                Err(_) => "a database".to_owned(),
+            },
+        }
     }
 
     /// The file of the tables.

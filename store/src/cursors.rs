@@ -38,6 +38,8 @@ pub(crate) struct CursorQueue {
 struct State {
     waiting: FxHashMap<(UserId, ConvId), Waiting>,
     order: VecDeque<(UserId, ConvId)>,
+    /// How many writes of each user wait or are being written.
+    pending: FxHashMap<UserId, u32>,
     tickets: usize,
     closed: bool,
 }
@@ -71,6 +73,24 @@ impl CursorQueue {
         taken
     }
 
+    /// What was taken is written, or has failed. Takes the users in the order of the writes.
+    pub(crate) fn written(&self, users: impl Iterator<Item = UserId>) {
+        let mut state = self.state.lock();
+        for user in users {
+            if let Some(count) = state.pending.get_mut(&user) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pending.remove(&user);
+                }
+            }
+        }
+    }
+
+    /// Whether a write of this user waits or is being written.
+    pub(crate) fn is_pending(&self, user: UserId) -> bool {
+        self.state.lock().pending.contains_key(&user)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.state.lock().order.len()
     }
@@ -98,6 +118,7 @@ impl State {
             Entry::Vacant(_) if full => return Err(StoreError::Overloaded),
             Entry::Vacant(entry) => {
                 self.order.push_back(key);
+                *self.pending.entry(write.user).or_default() += 1;
                 entry.insert(Waiting {
                     user: write.user,
                     conv: write.conv,

@@ -1,11 +1,11 @@
 //! The tables and the only way to them: connections, DAOs, and the commit pipeline that makes many writes durable at once.
 //!
-//! [`Store`] owns the threads. Exactly one writer thread owns the only writing connection; every write is a job in one of
+//! [`Store`] owns the threads. On a file, exactly one writer thread owns the only writing connection; every write is a job in one of
 //! its batches, and a batch is one transaction. Readers have connections of their own. Results come back by callback on
 //! a store thread, so the callbacks only hand over and return.
 //!
-//! [`Connection`] is the same over SQLite and over MySQL or MariaDB, and so are the DAOs. For a server there are [`DbChecker::check_mysql`], which makes and migrates its tables,
-//! and [`pool::ConnectionPool`] of [`MySqlManager`]. [`Store`] itself runs on SQLite.
+//! [`Connection`] is the same over SQLite and over MySQL or MariaDB, and so are the DAOs. On a server, writers are several: each conversation is always the same one's,
+//! and a batch is few statements of many rows; all else is a transaction of its own. Connections come from a [`pool::ConnectionPool`].
 
 mod batch;
 mod checker;
@@ -35,7 +35,7 @@ mod store;
 mod tell;
 mod writer;
 
-pub use checker::{DbCheck, DbChecker};
+pub use checker::{DbCheck, DbChecker, DbPlan};
 pub use config::DbConfig;
 pub use connection::Connection;
 pub use entity::{

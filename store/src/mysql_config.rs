@@ -96,7 +96,7 @@ impl Default for MySqlSection {
             writers: 4,
             answer_ms: 3_000,
             durability: Durability::Full,
-            pool: PoolConfig { acquire_ms: 2_000, connect_ms: 3_000, ..PoolConfig::default() },
+            pool: PoolConfig::default(),
         }
     }
 }
@@ -218,6 +218,15 @@ impl MySqlConfig {
     #[must_use]
     pub fn database(&self) -> &str {
         self.opts.get_db_name().unwrap_or_default()
+    }
+
+    /// Where the server is, without a user or password.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match self.opts.get_socket() {
+            Some(socket) => socket.to_owned(),
+            None => format!("{}:{}", self.opts.get_ip_or_hostname(), self.opts.get_tcp_port()),
+        }
     }
 
     /// With another limit on how long a statement may take to be answered.

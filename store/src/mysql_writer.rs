@@ -66,7 +66,9 @@ impl MySqlWriter {
                 }
             }
             self.send(sends);
+            let users: Vec<_> = cursors.iter().map(|waiting| waiting.user).collect();
             self.move_cursors(cursors);
+            self.queues.cursors.written(users.into_iter());
         }
     }
 

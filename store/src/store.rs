@@ -7,7 +7,7 @@ use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Mutex, RwLock};
-use schema::{ConvId, SessionId};
+use schema::{ConvId, SessionId, UserId};
 
 use crate::config::DbConfig;
 use crate::connection::Connection;
@@ -160,6 +160,12 @@ impl Store {
     pub fn move_cursor(&self, write: CursorWrite) -> Result<(), StoreError> {
         let queue = share(&self.inner.cursors, write.conv);
         self.inner.count(queue.map_or(Err(StoreError::Closed), |queue| queue.push(write)))
+    }
+
+    /// Whether a cursor write of this user was taken and is not written yet: what is read now may not show it.
+    #[must_use]
+    pub fn has_pending_cursors(&self, user: UserId) -> bool {
+        self.inner.cursors.iter().any(|queue| queue.is_pending(user))
     }
 
     /// Queues a job that writes and belongs to no conversation. With an error of its own it has written nothing. `done` gets the result on a store thread after

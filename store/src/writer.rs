@@ -68,7 +68,9 @@ impl Writer {
             let max = if jobs.is_empty() { CURSORS_ALONE } else { CURSORS_BESIDE_JOBS };
             let cursors = self.queues.cursors.take(max);
             if !jobs.is_empty() || !cursors.is_empty() {
+                let users: Vec<_> = cursors.iter().map(|waiting| waiting.user).collect();
                 self.batch(jobs, cursors);
+                self.queues.cursors.written(users.into_iter());
             }
             if self.checkpoints.restart.swap(false, Ordering::Acquire) {
                 self.restart_log();

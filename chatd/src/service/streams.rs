@@ -27,6 +27,9 @@ use crate::sink::write_message;
 /// Entries read for catching up at a time. A window's worth is read in two, so that conversations take turns.
 const PAGE_ENTRIES: u32 = 128;
 
+/// Before the start of a session whose user's cursors are being written.
+const SOON: Duration = Duration::from_millis(5);
+
 impl ChatService {
     /// A committed entry: pushed to whoever is live, noted for whoever lags.
     pub(super) fn deliver(&mut self, cx: &mut Cx<'_>, entry: &Entry, line: &Bytes) {
@@ -134,6 +137,11 @@ impl ChatService {
         else {
             return;
         };
+        // Acks of a session that has just ended are to count.
+        if self.node.store.has_pending_cursors(user) {
+            cx.set_conn_timer(conn, SOON, TICK_START);
+            return;
+        }
         // From here on the loop remembers what it does not follow: the reading may not have seen it.
         if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut())
             && !std::mem::replace(&mut session.is_starting, true)

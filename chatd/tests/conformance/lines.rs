@@ -221,35 +221,6 @@ fn an_unknown_type_is_unsupported_and_the_connection_stays() {
 }
 
 #[test]
-fn what_is_not_in_the_product_yet_is_unsupported() {
-    let house = shared();
-    let mut client = house.session(&house.user("amy"));
-    for kind in [
-        "friend_request",
-        "friend_accept",
-        "friend_reject",
-        "friend_remove",
-        "friends",
-        "block",
-        "unblock",
-        "blocked",
-        "group_create",
-        "group_join",
-        "group_leave",
-        "group_invite",
-        "group_kick",
-        "group_role",
-        "group_rename",
-        "group_members",
-        "groups",
-    ] {
-        let request = json!({"type": kind, "user": 1, "conv": 1, "name": "x", "open": true, "role": "admin"});
-        assert_eq!(client.err(request), "unsupported_type", "{kind}");
-    }
-    client.fence();
-}
-
-#[test]
 fn unknown_fields_are_ignored() {
     let mut client = shared().connect();
     let ok = client.ok(

@@ -20,6 +20,8 @@ mod client;
 mod connection;
 mod cursors;
 mod device;
+mod friends;
+mod groups;
 mod line_limits;
 mod lines;
 mod lists;
@@ -31,3 +33,12 @@ mod sending;
 mod server;
 mod sessions;
 mod stream;
+
+/// Where the server has its tables: in its own folder.
+mod engine {
+    use testkit::ChatdBuilder;
+
+    pub(crate) fn tables(builder: ChatdBuilder) -> ChatdBuilder {
+        builder
+    }
+}

@@ -32,7 +32,6 @@ fn refused(args: &[&str]) -> ExitReport {
 #[test]
 fn what_does_not_work_yet_is_refused_by_name() {
     for (flag, value) in [
-        ("--mysql", "mysql://u:p@127.0.0.1/chat"),
         ("--redis", "redis://127.0.0.1:1"),
         ("--zookeeper", "127.0.0.1:2"),
     ] {
@@ -40,7 +39,19 @@ fn what_does_not_work_yet_is_refused_by_name() {
         assert_eq!(report.code, Some(2), "{flag}: {}", report.stderr);
         let said = report.stderr.to_lowercase();
         assert!(said.contains(&flag[2..]) && said.contains("not"), "{flag}: {said}");
-        assert!(!said.contains("u:p@"), "the password is told: {said}");
+    }
+}
+
+#[test]
+fn a_database_that_cannot_be_used_is_named_without_its_password() {
+    for (url, code, says) in [
+        ("mysql://u:secret@127.0.0.1:3306", 2, "names no database"),
+        ("http://u:secret@127.0.0.1/chat", 2, "mysql://"),
+        ("mysql://u:secret@127.0.0.1:1/chat", 1, "127.0.0.1:1"),
+    ] {
+        let report = refused(&["--mysql", url]);
+        assert_eq!(report.code, Some(code), "{url}: {}", report.stderr);
+        assert!(report.stderr.contains(says) && !report.stderr.contains("secret"), "{}", report.stderr);
     }
 }
 

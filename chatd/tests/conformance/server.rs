@@ -60,7 +60,7 @@ impl House {
 
     /// A server of one's own, with this added to its configuration.
     pub(crate) fn with_config(toml: &str) -> Self {
-        let builder = Chatd::builder(env!("CARGO_BIN_EXE_chatd"));
+        let builder = crate::engine::tables(Chatd::builder(env!("CARGO_BIN_EXE_chatd")));
         let chatd = builder.more_config(toml).start().expect("the server starts");
         Self { chatd }
     }

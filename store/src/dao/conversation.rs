@@ -86,8 +86,12 @@ impl<'a> ConversationDao<'a> {
         let id = IdDao::new(self.db).take(IdName::Conv, 1)?;
         let id = ConvId::new(id).ok_or_else(|| StoreError::internal("conversation ids are used up"))?;
         let kind = Kind::Direct.as_i64();
-        self.db
-            .execute(INSERT, &[id.into(), kind.into(), a.min(b).into(), a.max(b).into(), now_ms.into()])?;
+        let row = [id.into(), kind.into(), a.min(b).into(), a.max(b).into(), now_ms.into()];
+        match self.db.execute(INSERT, &row) {
+            // The other one was quicker, on a server with several writers.
+            Err(StoreError::Duplicate { .. }) => return self.find_direct(a, b),
+            other => other?,
+        };
         for user in [a, b] {
             self.db.execute(INSERT_MEMBER, &[user.into(), id.into()])?;
         }

@@ -18,9 +18,9 @@ pub struct PoolConfig {
     pub connects_max: usize,
     /// Callers that may wait for a connection, 0 to 65,536; further ones are turned away at once. Default 1,024.
     pub waiters_max: usize,
-    /// Milliseconds that an acquire may take in all, waiting and validating included, where the caller names no deadline. Default 5,000.
+    /// Milliseconds that an acquire may take in all, waiting and validating included, where the caller names no deadline. Default 2,000.
     pub acquire_ms: u64,
-    /// Milliseconds that one connect may take. Default 5,000.
+    /// Milliseconds that one connect may take. Default 3,000.
     pub connect_ms: u64,
     /// Milliseconds that the answer to a ping may take. Default 1,000.
     pub ping_ms: u64,
@@ -48,8 +48,8 @@ impl Default for PoolConfig {
             connections_max: 16,
             connects_max: 2,
             waiters_max: 1_024,
-            acquire_ms: 5_000,
-            connect_ms: 5_000,
+            acquire_ms: 2_000,
+            connect_ms: 3_000,
             ping_ms: 1_000,
             fresh_ms: 500,
             ping_after_ms: 30_000,
