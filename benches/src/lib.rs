@@ -30,8 +30,8 @@ pub use echoload::{
 };
 pub use load::LoadError;
 pub use machine::{load_average, machine};
-pub use process::own_cpu;
 pub use options::{Options, ShapeName};
+pub use process::own_cpu;
 pub use report::{IdleReport, Memory, PairsReport, Quantiles, Report, ServerUse, ThreadUse, Verdict};
 pub use run::run;
 pub use table::{Table, number};

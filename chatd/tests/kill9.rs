@@ -351,3 +351,12 @@ impl Writer {
         assert_eq!(mine, Vec::from_iter(promised), "in the order of sending, each once");
     }
 }
+
+/// Where the server has its tables: in its own folder.
+mod engine {
+    use testkit::ChatdBuilder;
+
+    pub(crate) fn tables(builder: ChatdBuilder) -> ChatdBuilder {
+        builder
+    }
+}

@@ -45,7 +45,10 @@ fn check_db_says_what_a_start_would_do_and_does_nothing() {
     // The same for a file.
     let folder = tempfile::tempdir().unwrap();
     let file = || {
-        Chatd::builder(env!("CARGO_BIN_EXE_chatd")).data_dir(folder.path()).arg("--data-dir").arg(folder.path())
+        Chatd::builder(env!("CARGO_BIN_EXE_chatd"))
+            .data_dir(folder.path())
+            .arg("--data-dir")
+            .arg(folder.path())
     };
     assert!(check_db(file()).stdout.contains("no tables yet"));
     assert!(!folder.path().join("chat.sqlite3").exists());

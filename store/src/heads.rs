@@ -24,9 +24,15 @@ pub(crate) struct Head {
 /// Who may write to it.
 #[derive(Clone, Debug)]
 enum Who {
-    Pair { members: Members, blocked: bool },
+    Pair {
+        members: Members,
+        blocked: bool,
+    },
     /// Those who have written lately, and how many are in it.
-    Group { known: FxHashMap<UserId, Arc<str>>, members: u64 },
+    Group {
+        known: FxHashMap<UserId, Arc<str>>,
+        members: u64,
+    },
 }
 
 /// A sender who may write, and to whom it does in a direct conversation.

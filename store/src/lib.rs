@@ -46,8 +46,8 @@ pub use error::{Denied, StoreError, UnavailableKind};
 pub use mysql_config::{Durability, MySqlConfig, MySqlSection, Secret, Tls};
 pub use mysql_manager::MySqlManager;
 pub use pipeline::{
-    Audience, CommitSink, CommittedBatch, CursorError, CursorOutcome, CursorWrite, SendError, SendOutcome, SendRequest,
-    Sent, Ticket,
+    Audience, CommitSink, CommittedBatch, CursorError, CursorOutcome, CursorWrite, SendError, SendOutcome,
+    SendRequest, Sent, Ticket,
 };
 pub use row::{Column, Param, Row};
 pub use store::{Store, StoreStats};

@@ -36,8 +36,7 @@ struct Rows {
 impl Rows {
     fn sql(&self, count: usize) -> String {
         let Self { head, row, between, tail } = self;
-        let mut sql =
-            String::with_capacity(head.len() + tail.len() + count * (row.len() + between.len()));
+        let mut sql = String::with_capacity(head.len() + tail.len() + count * (row.len() + between.len()));
         sql.push_str(head);
         for at in 0..count {
             sql.push_str(if at > 0 { between } else { "" });
@@ -148,7 +147,7 @@ pub(crate) fn write_sends(
     now_ms: i64,
 ) -> Result<Vec<Place>, StoreError> {
     let there = lock(db, heads, requests.iter().map(|request| request.conv), &LOCK)?;
-    let taken = if careful { find_sent(db, requests)? } else { FxHashMap::default() };
+    let taken = if careful { find_sent(db, requests)? } else { Taken::default() };
     let mut places: Vec<Place> = Vec::with_capacity(requests.len());
     // Of this batch: who took which `client_id`.
     let mut mine: FxHashMap<Key<'_>, usize> = FxHashMap::default();
@@ -189,6 +188,9 @@ pub(crate) fn write_sends(
 
 type Key<'a> = (UserId, ConvId, &'a str);
 
+/// `client_id`s with the place and the time that they got.
+type Taken = FxHashMap<(UserId, ConvId, String), (Seq, i64)>;
+
 /// Reads the conversations' rows, and locks them where the statement does. Says which of them exist.
 fn lock(
     db: &mut Connection,
@@ -213,17 +215,14 @@ fn lock(
 }
 
 /// Places that were taken under these `client_id`s before.
-fn find_sent(
-    db: &mut Connection,
-    requests: &[SendRequest],
-) -> Result<FxHashMap<(UserId, ConvId, String), (Seq, i64)>, StoreError> {
+fn find_sent(db: &mut Connection, requests: &[SendRequest]) -> Result<Taken, StoreError> {
     let mut params: Vec<Param<'_>> = Vec::new();
     for request in requests {
         if let Some(client_id) = request.client_id.as_deref() {
             params.extend::<[Param<'_>; 3]>([request.sender.into(), request.conv.into(), client_id.into()]);
         }
     }
-    let mut found = FxHashMap::default();
+    let mut found = Taken::default();
     if params.is_empty() {
         return Ok(found);
     }
@@ -279,7 +278,13 @@ fn insert(
         let Place::New { seq, .. } = place else { continue };
         let SendRequest { conv, sender, session, .. } = *request;
         if let Some(client_id) = request.client_id.as_deref() {
-            sent.extend::<[Param<'_>; 5]>([sender.into(), conv.into(), client_id.into(), (*seq).into(), now_ms.into()]);
+            sent.extend::<[Param<'_>; 5]>([
+                sender.into(),
+                conv.into(),
+                client_id.into(),
+                (*seq).into(),
+                now_ms.into(),
+            ]);
         }
         messages.extend::<[Param<'_>; 6]>([
             conv.into(),
@@ -296,8 +301,7 @@ fn insert(
     INSERT_MESSAGES.exact(db, &messages, 6)?;
     let mut last: Vec<_> = last.into_iter().collect();
     last.sort_unstable();
-    let last: Vec<Param<'_>> =
-        last.into_iter().flat_map(|(conv, seq)| [conv.into(), seq.into()]).collect();
+    let last: Vec<Param<'_>> = last.into_iter().flat_map(|(conv, seq)| [conv.into(), seq.into()]).collect();
     execute_filled(db, &SET_LAST, &last, 2)?;
     let mut own: Vec<_> = own.into_iter().collect();
     own.sort_unstable();

@@ -162,10 +162,7 @@ impl MySqlConfig {
             wrong("mysql", format!("must be mysql://user:password@host:port/database ({error})"))
         })?;
         if opts.get_db_name().is_none_or(str::is_empty) {
-            return wrong(
-                "mysql",
-                "names no database: mysql://user:password@host:port/database".to_owned(),
-            );
+            return wrong("mysql", "names no database: mysql://user:password@host:port/database".to_owned());
         }
         Ok(Self { opts, answer_max: Duration::from_secs(10) })
     }
@@ -201,7 +198,9 @@ impl MySqlConfig {
         }
         match (section.tls, &section.tls_ca) {
             (Tls::Off, None) => {}
-            (Tls::Off, Some(_)) => return wrong("mysql.tls_ca", "is of no use with tls = \"off\"".to_owned()),
+            (Tls::Off, Some(_)) => {
+                return wrong("mysql.tls_ca", "is of no use with tls = \"off\"".to_owned());
+            }
             (Tls::On, ca) => {
                 if let Some(path) = ca
                     && let Err(error) = std::fs::metadata(path)

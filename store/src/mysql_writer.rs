@@ -275,4 +275,3 @@ pub(crate) fn run_reads(pool: &Pool, jobs: &Receiver<ReadJob>) {
         with_connection(pool, |db| crate::reader::serve(db, job));
     }
 }
-

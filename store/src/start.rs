@@ -208,7 +208,9 @@ fn check_durability(db: &mut Connection, wanted: Durability) -> Result<(), Store
     }
     Err(StoreError::Config {
         key: "mysql.durability",
-        message: format!("the server has {weak} and may lose what it has acknowledged; \"relaxed\" accepts that"),
+        message: format!(
+            "the server has {weak} and may lose what it has acknowledged; \"relaxed\" accepts that"
+        ),
     })
 }
 
@@ -223,10 +225,7 @@ fn forget_marks(pool: &Pool, workers: std::ops::Range<i64>) {
     }
 }
 
-pub(crate) fn spawn(
-    name: &str,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StoreError> {
+pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| StoreError::Unavailable {
         kind: UnavailableKind::Memory,
         message: format!("the thread {name} cannot be started: {error}"),

@@ -367,7 +367,9 @@ impl Drop for Inner {
 
 fn push<T>(queue: Option<&Sender<T>>, job: T) -> Result<(), StoreError> {
     let Some(queue) = queue else { return Err(StoreError::Closed) };
-    queue.try_send(job).map_err(|error| if error.is_full() { StoreError::Overloaded } else { StoreError::Closed })
+    queue
+        .try_send(job)
+        .map_err(|error| if error.is_full() { StoreError::Overloaded } else { StoreError::Closed })
 }
 
 /// Queues a job and waits for its result.

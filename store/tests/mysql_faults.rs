@@ -270,7 +270,10 @@ fn rows_that_others_lock_and_deadlocks_only_delay() {
     for round in 0..30 {
         let result: Result<(), StoreError> = root.transaction(|db| {
             for conv in (1..=i64::try_from(TALKS).unwrap()).rev() {
-                db.execute("UPDATE chat.conversation SET created_ms = ? WHERE id = ?", &[round.into(), conv.into()])?;
+                db.execute(
+                    "UPDATE chat.conversation SET created_ms = ? WHERE id = ?",
+                    &[round.into(), conv.into()],
+                )?;
             }
             Ok(())
         });

@@ -313,7 +313,8 @@ impl ChatService {
     pub(super) fn find_user(&mut self, cx: &mut Cx<'_>, conn: ConnId, id: Option<RequestId>, key: &str) {
         let key = key.to_owned();
         let node = std::sync::Arc::clone(&self.node);
-        let Some(asks) = cx.conn(conn).and_then(|client| client.session.as_deref()).map(|session| session.user)
+        let Some(asks) =
+            cx.conn(conn).and_then(|client| client.session.as_deref()).map(|session| session.user)
         else {
             return;
         };

@@ -202,7 +202,10 @@ impl ChatService {
                         return Err(Refused::NOT_A_MEMBER);
                     }
                     if members > MARKS_MEMBERS_MAX as u64 {
-                        return Err(Refused::new(ErrorCode::Forbidden, "marks are kept for groups of up to 100 members"));
+                        return Err(Refused::new(
+                            ErrorCode::Forbidden,
+                            "marks are kept for groups of up to 100 members",
+                        ));
                     }
                     CursorDao::new(db).group_marks(conv)?
                 }
@@ -220,10 +223,13 @@ impl ChatService {
     /// Shows the other members here that a user is typing.
     pub(super) fn push_typing(&mut self, cx: &mut Cx<'_>, conv: ConvId, user: UserId) {
         let Some(here) = self.convs.get(&conv) else { return };
-        if !here.has(user) && !matches!(here.who, Who::Group(_)) || matches!(here.who, Who::Pair { blocked: true, .. }) {
+        if !here.has(user) && !matches!(here.who, Who::Group(_))
+            || matches!(here.who, Who::Pair { blocked: true, .. })
+        {
             return;
         }
-        let others: SmallVec<[UserId; 4]> = here.members().into_iter().filter(|member| *member != user).collect();
+        let others: SmallVec<[UserId; 4]> =
+            here.members().into_iter().filter(|member| *member != user).collect();
         for conn in self.sessions_of(&others) {
             let is_running = cx
                 .conn(conn)

@@ -141,7 +141,9 @@ impl ChatService {
         let Body::Event(Event { user, change: Change::Left | Change::Kicked(_) }) = &entry.body else {
             return;
         };
-        let Some(LocalConv { who: Who::Group(members), .. }) = self.convs.get_mut(&entry.conv) else { return };
+        let Some(LocalConv { who: Who::Group(members), .. }) = self.convs.get_mut(&entry.conv) else {
+            return;
+        };
         if let Some(member) = members.get_mut(user) {
             member.until = Some(entry.seq);
             self.let_go(cx, entry.conv, *user);
@@ -232,12 +234,7 @@ impl ChatService {
         }
     }
 
-    pub(super) fn on_members(
-        &mut self,
-        cx: &mut Cx<'_>,
-        conv: ConvId,
-        members: Option<Vec<(UserId, Seq)>>,
-    ) {
+    pub(super) fn on_members(&mut self, cx: &mut Cx<'_>, conv: ConvId, members: Option<Vec<(UserId, Seq)>>) {
         self.jobs = self.jobs.saturating_sub(1);
         let Some(members) = members else { return self.doubt(cx, conv) };
         let now: FxHashMap<UserId, Seq> =
@@ -262,7 +259,9 @@ impl ChatService {
             self.meet_group(conv, user, Membership { start, until: None }, contiguous);
             for conn in self.sessions_of(&[user]) {
                 let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
-                if let Some(session) = session.filter(|session| session.is_running() && session.lag(conv).is_none()) {
+                if let Some(session) =
+                    session.filter(|session| session.is_running() && session.lag(conv).is_none())
+                {
                     session.lags.push_back(Lag { conv, pos: start, until: None });
                     self.pump(cx, conn);
                 }

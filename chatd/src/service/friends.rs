@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reactor::ConnId;
+use schema::UserId;
 use schema::friend::{Blocked, BlockedUser, FriendEvent, FriendInfo, FriendState, Friends};
 use schema::reply::{Push, write_ok_with};
 use schema::request::{Page, Request, RequestId, UserRef};
-use schema::UserId;
 use store::dao::{ConversationDao, FriendDao, Requested, UserDao};
 use store::{Connection, Friend, StoreError, User};
 

@@ -59,9 +59,11 @@ impl ChatService {
             Request::GroupJoin { conv } => self.change_group(cx, conn, id, conv, move |db, now| {
                 Ok(GroupDao::new(db).join(conv, user, now)?.map(drop))
             }),
-            Request::GroupLeave { conv } => self.change_group(cx, conn, id, conv, move |db, now| {
-                GroupDao::new(db).leave(conv, user, now)
-            }),
+            Request::GroupLeave { conv } => {
+                self.change_group(cx, conn, id, conv, move |db, now| {
+                    GroupDao::new(db).leave(conv, user, now)
+                });
+            }
             Request::GroupRename { conv, name } => {
                 let name = name.into_text().into_owned();
                 self.change_group(cx, conn, id, conv, move |db, now| {

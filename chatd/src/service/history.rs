@@ -8,8 +8,8 @@ use schema::reply::{ConversationInfo, Conversations, History, Kind, write_ok_wit
 use schema::request::{Bound, RequestId};
 use schema::{ConvId, Seq, UserId};
 use serde::Serialize;
-use store::{Connection, Conversation, Page, Span};
 use store::dao::{ConversationDao, MessageDao, PageLimit};
+use store::{Connection, Conversation, Page, Span};
 
 use super::{ChatService, Cx};
 use crate::post::Refused;

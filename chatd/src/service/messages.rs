@@ -136,8 +136,8 @@ impl ChatService {
         match &outcome.result {
             Ok(Sent::New(entry)) => {
                 let session = entry.session;
-                let session =
-                    session.and_then(|session| cx.conn_mut(conn).and_then(|client| client.session_is(session)));
+                let session = session
+                    .and_then(|session| cx.conn_mut(conn).and_then(|client| client.session_is(session)));
                 if let Some(session) = session {
                     session.answered(entry.conv, entry.seq);
                 }
@@ -176,9 +176,7 @@ impl ChatService {
                 move |db| ConversationDao::new(db).get(conv),
                 move |found| {
                     let answer = match found {
-                        Ok(Some(found)) => {
-                            LastSeq::At(found.pair.map(|pair| pair.ids()), found.last_seq)
-                        }
+                        Ok(Some(found)) => LastSeq::At(found.pair.map(|pair| pair.ids()), found.last_seq),
                         Ok(None) => LastSeq::Nowhere,
                         Err(_) => LastSeq::Unknown,
                     };

@@ -358,14 +358,7 @@ impl ChatService {
         self.pump(cx, conn);
     }
 
-    fn read_page(
-        &mut self,
-        cx: &mut Cx<'_>,
-        conn: ConnId,
-        session: SessionId,
-        wanted: Wanted,
-        room: usize,
-    ) {
+    fn read_page(&mut self, cx: &mut Cx<'_>, conn: ConnId, session: SessionId, wanted: Wanted, room: usize) {
         let conv = wanted.conv;
         let Some(slot) = self.slot(Post::Page { conn, session, conv, page: None }) else {
             return Self::read_later(cx, conn, conv);

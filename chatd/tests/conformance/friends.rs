@@ -18,7 +18,10 @@ impl Client {
         let all = ok["friends"].as_array().expect("a list of friends").clone();
         let found = all.iter().find(|friend| friend["user"] == json!(other.id))?;
         assert_eq!(found["name"], json!(other.name));
-        Some((found["state"].as_str().expect("a state").to_owned(), found["online"].as_bool().expect("online")))
+        Some((
+            found["state"].as_str().expect("a state").to_owned(),
+            found["online"].as_bool().expect("online"),
+        ))
     }
 
     fn befriend(&mut self, me: &User, other: &mut Client, them: &User) {
@@ -114,7 +117,10 @@ fn friends_see_each_other_come_and_go() {
     b.fence();
     drop(b);
     let push = a.push("presence");
-    assert_eq!((&push["user"], &push["name"], &push["online"]), (&json!(bob.id), &json!(bob.name), &json!(false)));
+    assert_eq!(
+        (&push["user"], &push["name"], &push["online"]),
+        (&json!(bob.id), &json!(bob.name), &json!(false))
+    );
     assert_eq!(a.friend_state(&bob), Some(("friend".into(), false)));
     let _b = house.session(&bob);
     assert_eq!(a.push("presence")["online"], json!(true));
@@ -160,7 +166,10 @@ fn a_block_ends_the_friendship_and_forbids_in_both_directions() {
     b.assert_no_more("read");
     let marks = b.ok(json!({"type": "marks", "conv": conv}))["marks"].clone();
     assert_eq!(marks.as_array().expect("marks").len(), 1, "one's own");
-    assert_eq!(b.ok(json!({"type": "history", "conv": conv}))["messages"].as_array().expect("a page").len(), 1);
+    assert_eq!(
+        b.ok(json!({"type": "history", "conv": conv}))["messages"].as_array().expect("a page").len(),
+        1
+    );
 
     b.ok(json!({"type": "unblock", "user": amy.id}));
     a.say(&bob, "again");

@@ -31,10 +31,7 @@ fn refused(args: &[&str]) -> ExitReport {
 
 #[test]
 fn what_does_not_work_yet_is_refused_by_name() {
-    for (flag, value) in [
-        ("--redis", "redis://127.0.0.1:1"),
-        ("--zookeeper", "127.0.0.1:2"),
-    ] {
+    for (flag, value) in [("--redis", "redis://127.0.0.1:1"), ("--zookeeper", "127.0.0.1:2")] {
         let report = refused(&[flag, value]);
         assert_eq!(report.code, Some(2), "{flag}: {}", report.stderr);
         let said = report.stderr.to_lowercase();

@@ -52,7 +52,8 @@ mod engine {
     pub(crate) fn tables(builder: ChatdBuilder) -> ChatdBuilder {
         static SERVER: OnceLock<MariaDb> = OnceLock::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let server = SERVER.get_or_init(|| MariaDb::start().expect("MariaDB, which `cargo xtask setup` installs"));
+        let server =
+            SERVER.get_or_init(|| MariaDb::start().expect("MariaDB, which `cargo xtask setup` installs"));
         let database = format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         builder.arg("--mysql").arg(server.url(&database))
     }

@@ -163,12 +163,9 @@ fn kind(row: &Row<'_>, at: usize) -> Result<Kind, StoreError> {
 fn conversation(row: &Row<'_>) -> Result<Conversation, StoreError> {
     let pair = match kind(row, 1)? {
         Kind::Group => None,
-        Kind::Direct => Some(Members {
-            lo: row.get(2)?,
-            hi: row.get(3)?,
-            lo_name: row.get(4)?,
-            hi_name: row.get(5)?,
-        }),
+        Kind::Direct => {
+            Some(Members { lo: row.get(2)?, hi: row.get(3)?, lo_name: row.get(4)?, hi_name: row.get(5)? })
+        }
     };
     Ok(Conversation { id: row.get(0)?, pair, last_seq: row.get(6)?, version: row.get(7)? })
 }

@@ -76,14 +76,10 @@ impl<'a> FriendDao<'a> {
                 Requested::Accepted
             }
             None => {
-                self.db.execute(
-                    INSERT,
-                    &[user.into(), other.into(), FriendState::Requested.as_i64().into()],
-                )?;
-                self.db.execute(
-                    INSERT,
-                    &[other.into(), user.into(), FriendState::Incoming.as_i64().into()],
-                )?;
+                self.db
+                    .execute(INSERT, &[user.into(), other.into(), FriendState::Requested.as_i64().into()])?;
+                self.db
+                    .execute(INSERT, &[other.into(), user.into(), FriendState::Incoming.as_i64().into()])?;
                 Requested::Asked
             }
         };
@@ -183,9 +179,7 @@ impl<'a> FriendDao<'a> {
         limit: u32,
     ) -> Result<Vec<User>, StoreError> {
         let params = [user.into(), after.map_or(0, UserId::as_i64).into(), i64::from(limit).into()];
-        self.db.query(BLOCKED, &params, |row| {
-            Ok(User { id: row.get(0)?, name: row.get(1)?, created_ms: 0 })
-        })
+        self.db.query(BLOCKED, &params, |row| Ok(User { id: row.get(0)?, name: row.get(1)?, created_ms: 0 }))
     }
 
     /// Whether one of the two blocks the other.

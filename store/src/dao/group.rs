@@ -148,13 +148,7 @@ impl<'a> GroupDao<'a> {
         let id = IdDao::new(self.db).take(IdName::Conv, 1)?;
         let conv = ConvId::new(id).ok_or_else(|| StoreError::internal("conversation ids are used up"))?;
         let nobody: Option<UserId> = None;
-        let row = [
-            conv.into(),
-            Kind::Group.as_i64().into(),
-            nobody.into(),
-            nobody.into(),
-            now_ms.into(),
-        ];
+        let row = [conv.into(), Kind::Group.as_i64().into(), nobody.into(), nobody.into(), now_ms.into()];
         self.db.execute(conversation::INSERT, &row)?;
         self.db.execute(INSERT, &[conv.into(), name.into(), i64::from(open).into()])?;
         let event = Event { user: owner.id, change: Change::Created(name.into()) };
@@ -342,7 +336,9 @@ impl<'a> GroupDao<'a> {
         let Some((_, last)) = self.lock(conv)? else { return Ok(Err(Denied::NotFound)) };
         Ok(match self.member(conv, by)? {
             None => Err(Denied::NOT_A_MEMBER),
-            Some(by) if by.role < least => Err(Denied::Forbidden("your role in this group does not allow it")),
+            Some(by) if by.role < least => {
+                Err(Denied::Forbidden("your role in this group does not allow it"))
+            }
             Some(by) => Ok((last, by)),
         })
     }
@@ -449,12 +445,7 @@ impl From<Member> for User {
 }
 
 fn group(row: &Row<'_>) -> Result<Group, StoreError> {
-    Ok(Group {
-        conv: row.get(0)?,
-        name: row.get(1)?,
-        open: row.get::<i64>(2)? != 0,
-        members: row.get(3)?,
-    })
+    Ok(Group { conv: row.get(0)?, name: row.get(1)?, open: row.get::<i64>(2)? != 0, members: row.get(3)? })
 }
 
 fn member(row: &Row<'_>) -> Result<Member, StoreError> {

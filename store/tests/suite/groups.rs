@@ -11,10 +11,7 @@ use crate::common::*;
 
 impl Harness {
     fn group(&self, owner: UserId, open: bool) -> ConvId {
-        self.store
-            .write_wait(move |db| GroupDao::new(db).create(owner, "tea", open, 7))
-            .unwrap()
-            .unwrap()
+        self.store.write_wait(move |db| GroupDao::new(db).create(owner, "tea", open, 7)).unwrap().unwrap()
     }
 
     fn change<T: Send + 'static>(
@@ -127,11 +124,13 @@ fn only_members_write_and_what_they_may_see_are_their_spans() {
     // What was missed are both spans; the cursor goes over the gap.
     let missed = house.store.read_wait(move |db| OfflineMessageDao::new(db).page(bob, tea, ALL)).unwrap();
     assert_eq!(seqs(&missed.entries), [3, 4, 5, 7, 8]);
-    let position = house.store.read_wait(move |db| ConversationDao::new(db).positions(bob)).unwrap().remove(0);
+    let position =
+        house.store.read_wait(move |db| ConversationDao::new(db).positions(bob)).unwrap().remove(0);
     assert_eq!((position.delivered.get(), position.last_seq.get(), position.spans.len()), (2, 8, 2));
     let outcome = house.moved(cursor(bob, tea, Some(5), None));
     assert_eq!((outcome.delivered, outcome.audience), (Some(seq(5)), Audience::Group));
-    let position = house.store.read_wait(move |db| ConversationDao::new(db).positions(bob)).unwrap().remove(0);
+    let position =
+        house.store.read_wait(move |db| ConversationDao::new(db).positions(bob)).unwrap().remove(0);
     assert!(position.has_beyond(seq(5)) && !position.has_beyond(seq(8)));
     assert_eq!(position.visible_end(), seq(8));
     let listed = house.store.read_wait(move |db| ConversationDao::new(db).list(bob, None, 9)).unwrap();
@@ -145,7 +144,8 @@ fn only_members_write_and_what_they_may_see_are_their_spans() {
     let outcome = house.moved(cursor(bob, tea, Some(99), None));
     assert_eq!((outcome.delivered, outcome.audience), (Some(seq(9)), Audience::Own));
     assert_eq!(house.moved(cursor(eve, tea, Some(1), None)).result, Err(CursorError::Forbidden));
-    let position = house.store.read_wait(move |db| ConversationDao::new(db).positions(bob)).unwrap().remove(0);
+    let position =
+        house.store.read_wait(move |db| ConversationDao::new(db).positions(bob)).unwrap().remove(0);
     assert!(!position.has_beyond(seq(9)));
     assert_eq!(position.visible_end(), seq(9));
 }
@@ -157,7 +157,8 @@ fn a_closed_group_is_joined_by_invitation_and_each_role_may_what_it_may() {
     let users: Vec<UserId> = (0..5).map(|at| house.user(&format!("u{at}"))).collect();
     let [amy, bob, cat, dan, eve] = <[UserId; 5]>::try_from(users).unwrap();
     let tea = house.group(amy, false);
-    let forbidden = |result: Result<(), Denied>| assert!(matches!(result, Err(Denied::Forbidden(_))), "{result:?}");
+    let forbidden =
+        |result: Result<(), Denied>| assert!(matches!(result, Err(Denied::Forbidden(_))), "{result:?}");
     forbidden(house.join(tea, bob).map(drop));
     let invite = |by: UserId, user: UserId| {
         house.change(tea, move |db| GroupDao::new(db).invite(tea, by, user, 5)).map(drop)
@@ -185,7 +186,8 @@ fn a_closed_group_is_joined_by_invitation_and_each_role_may_what_it_may() {
     invite(bob, dan).unwrap();
     house.join(tea, cat).unwrap();
     house.join(tea, dan).unwrap();
-    let kick = |by: UserId, user: UserId| house.change(tea, move |db| GroupDao::new(db).kick(tea, by, user, 5));
+    let kick =
+        |by: UserId, user: UserId| house.change(tea, move |db| GroupDao::new(db).kick(tea, by, user, 5));
     forbidden(kick(bob, amy));
     forbidden(kick(cat, dan));
     assert_eq!(kick(bob, eve), Err(Denied::NotFound));
@@ -196,7 +198,10 @@ fn a_closed_group_is_joined_by_invitation_and_each_role_may_what_it_may() {
 
     // Who makes another the owner is one no more; the oldest admin comes before the oldest member.
     give(amy, cat, Role::Owner).unwrap();
-    assert_eq!([amy, bob, cat].map(|user| house.role(tea, user)), [Role::Admin, Role::Admin, Role::Owner].map(Some));
+    assert_eq!(
+        [amy, bob, cat].map(|user| house.role(tea, user)),
+        [Role::Admin, Role::Admin, Role::Owner].map(Some)
+    );
     house.leave(tea, cat).unwrap();
     assert_eq!(house.role(tea, amy), Some(Role::Owner), "the oldest admin");
     house.leave(tea, amy).unwrap();
@@ -246,7 +251,11 @@ fn a_request_a_meeting_request_and_a_block() {
     let house = place.open();
     let (amy, bob, talk) = house.pair();
     let ask = |user: UserId, other: UserId| {
-        house.store.write_wait(move |db| FriendDao::new(db).request(user, other)).unwrap().map(|(came, _)| came)
+        house
+            .store
+            .write_wait(move |db| FriendDao::new(db).request(user, other))
+            .unwrap()
+            .map(|(came, _)| came)
     };
     let state = |user: UserId, other: UserId| {
         house.store.read_wait(move |db| FriendDao::new(db).state(user, other)).unwrap()
@@ -255,7 +264,10 @@ fn a_request_a_meeting_request_and_a_block() {
     assert_eq!(ask(amy, UserId::new(99).unwrap()), Err(Denied::NotFound));
     assert_eq!(ask(amy, bob), Ok(Requested::Asked));
     assert_eq!(ask(amy, bob), Ok(Requested::Asked));
-    assert_eq!((state(amy, bob), state(bob, amy)), (Some(FriendState::Requested), Some(FriendState::Incoming)));
+    assert_eq!(
+        (state(amy, bob), state(bob, amy)),
+        (Some(FriendState::Requested), Some(FriendState::Incoming))
+    );
     let accept = |user: UserId, other: UserId| {
         house.store.write_wait(move |db| FriendDao::new(db).accept(user, other)).unwrap()
     };
@@ -263,7 +275,10 @@ fn a_request_a_meeting_request_and_a_block() {
     assert_eq!(ask(bob, amy), Ok(Requested::Accepted));
     assert_eq!(ask(bob, amy), Ok(Requested::AlreadyFriends));
     let list = house.store.read_wait(move |db| FriendDao::new(db).list(amy, None, 9)).unwrap();
-    assert_eq!((list.len(), list[0].user, &*list[0].name, list[0].state), (1, bob, "bob", FriendState::Friend));
+    assert_eq!(
+        (list.len(), list[0].user, &*list[0].name, list[0].state),
+        (1, bob, "bob", FriendState::Friend)
+    );
     assert!(house.store.read_wait(move |db| FriendDao::new(db).list(amy, Some(bob), 9)).unwrap().is_empty());
 
     house.say(message(talk, amy, "hi")).unwrap();

@@ -65,8 +65,7 @@ fn the_sink_hears_of_a_batch_before_the_callbacks_of_its_jobs() {
 #[test]
 fn a_full_queue_is_overloaded_and_no_accepted_job_is_lost() {
     let Some(place) = Place::new() else { return };
-    let config =
-        DbConfig { write_queue_max: 10, read_queue_max: 3, readers: 1, ..place.config() };
+    let config = DbConfig { write_queue_max: 10, read_queue_max: 3, readers: 1, ..place.config() };
     let house = Harness::with(&config);
     let (amy, _bob, conv) = house.pair();
     let hold = house.stop_writer();
@@ -121,4 +120,3 @@ fn the_log_is_moved_into_the_file_while_messages_go_on() {
     }
     assert_eq!(assert_gapless(&house, conv).len(), sent);
 }
-

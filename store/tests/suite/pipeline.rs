@@ -8,7 +8,8 @@ use crate::common::*;
 use schema::{Seq, UserId};
 use store::dao::{ConversationDao, CursorDao, UserDao};
 use store::{
-    Audience, CommittedBatch, CursorError, CursorWrite, DbConfig, SendError, SendRequest, Sent, Store, StoreError,
+    Audience, CommittedBatch, CursorError, CursorWrite, DbConfig, SendError, SendRequest, Sent, Store,
+    StoreError,
 };
 
 #[test]
