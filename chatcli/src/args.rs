@@ -32,6 +32,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_mouse: bool,
 
+    /// Neither use nor keep a remembered login; else a login's token is kept in the user's state folder until /logout
+    #[arg(long)]
+    pub(crate) no_remember: bool,
+
     /// Script mode, even in a terminal
     #[arg(long)]
     pub(crate) script: bool,

@@ -28,7 +28,7 @@ pub(crate) fn start(file: Option<Option<PathBuf>>) -> Result<Option<Guard>, CliE
 }
 
 /// Where this user's programs keep what is neither configuration nor data.
-fn state_folder() -> PathBuf {
+pub(crate) fn state_folder() -> PathBuf {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
     base.unwrap_or_else(env::temp_dir).join("chatcli")

@@ -7,6 +7,7 @@ mod limits;
 mod logging;
 mod net;
 mod order;
+mod remembered;
 mod script;
 mod secret;
 mod service;
@@ -22,6 +23,7 @@ use crate::args::Args;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::net::ClientNet;
+use crate::remembered::Remembered;
 use crate::script::{Script, ScriptConfig};
 use crate::ui::{ShowConfig, ShowUi};
 
@@ -45,8 +47,14 @@ fn run(args: Args) -> Result<(), CliError> {
         let config = ScriptConfig { timeout: args.timeout, keep_going: args.keep_going };
         Script::new(client, config, io::stdout()).run(io::stdin())
     } else {
-        let config =
-            ShowConfig { address: args.connect, name: args.name, look: args.theme, mouse: !args.no_mouse };
+        let remembered = (!args.no_remember).then(|| Remembered::at(&logging::state_folder(), &args.connect));
+        let config = ShowConfig {
+            address: args.connect,
+            name: args.name,
+            look: args.theme,
+            mouse: !args.no_mouse,
+            remembered,
+        };
         ShowUi::new(client, config).run()
     }
 }

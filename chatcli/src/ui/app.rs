@@ -10,7 +10,8 @@ use super::login_form::{Field, Filled, LoginForm};
 use super::mention::mentions;
 use super::safe_text::safe_line;
 use super::theme::Theme;
-use crate::service::{ClientService, Credential, Event, Question, Ticket};
+use crate::secret::Secret;
+use crate::service::{ClientService, Credential, Event, Question, Refusal, Ticket};
 
 /// Rows that a step of the mouse's wheel scrolls.
 const WHEEL_ROWS: usize = 3;
@@ -34,8 +35,8 @@ pub(crate) struct App {
     pub(crate) chat: Chat,
     /// Rows of a page, as drawn last.
     pub(crate) page: usize,
-    /// What the form waits for, and what was filled in.
-    pending: Option<(Ticket, Filled)>,
+    /// What the form waits for, and what was filled in: nothing when a remembered login is tried.
+    pending: Option<(Ticket, Option<Filled>)>,
     quit: bool,
     /// Messages that spoke to the user since the last key.
     mentions: usize,
@@ -60,6 +61,23 @@ impl App {
             bell: false,
             redraw: false,
         }
+    }
+
+    /// Logs in by a token, without asking.
+    ///
+    /// # Errors
+    /// When that cannot be asked now.
+    pub(crate) fn begin_remembered(
+        &mut self,
+        service: &mut ClientService,
+        name: String,
+        token: Secret,
+    ) -> Result<Ticket, Refusal> {
+        let ticket = service.login(Credential::Token(token))?;
+        self.form.name.set(name);
+        self.form.field = Field::Busy;
+        self.pending = Some((ticket, None));
+        Ok(ticket)
     }
 
     /// Whether the program is to end.
@@ -159,7 +177,7 @@ impl App {
             service.login(Credential::Password { name, password })
         };
         match asked {
-            Ok(ticket) => self.pending = Some((ticket, filled)),
+            Ok(ticket) => self.pending = Some((ticket, Some(filled))),
             Err(refusal) => self.form.back(Some(refusal.to_string())),
         }
     }
@@ -220,16 +238,21 @@ impl App {
     fn handle_form_event(&mut self, service: &mut ClientService, event: &Event) {
         match event {
             Event::Registered { ticket, .. } if self.waits_for(*ticket) => {
-                let Some((_, filled)) = self.pending.take() else { return };
+                let Some((_, Some(filled))) = self.pending.take() else { return };
                 let (name, password) = (filled.name.clone(), filled.password.clone());
                 match service.login(Credential::Password { name, password }) {
-                    Ok(ticket) => self.pending = Some((ticket, filled)),
+                    Ok(ticket) => self.pending = Some((ticket, Some(filled))),
                     Err(refusal) => self.form.back(Some(refusal.to_string())),
                 }
             }
             Event::Refused { ticket, refusal } if self.waits_for(*ticket) => {
-                self.pending = None;
-                self.form.back(Some(refusal.to_string()));
+                let by_token = self.pending.take().is_some_and(|(_, filled)| filled.is_none());
+                let why = if by_token && refusal.code == "unauthorized" {
+                    "the remembered login is no longer valid".into()
+                } else {
+                    refusal.to_string()
+                };
+                self.form.back(Some(why));
             }
             _ => {}
         }

@@ -85,6 +85,8 @@ pub(crate) struct Chat {
     /// And which entry was the last.
     pub(crate) last_drawn: Seq,
     pub(crate) quit: bool,
+    /// The login is to be forgotten, whether the server hears of it or not.
+    pub(crate) logging_out: bool,
 }
 
 impl Chat {
@@ -173,7 +175,10 @@ impl Chat {
                 Ok(question) => self.ask(now, service, Purpose::Order(order), question),
                 Err(refusal) => self.complain(service, &refusal.to_string()),
             },
-            Command::Logout => self.ask(now, service, Purpose::Logout, Question::Logout),
+            Command::Logout => {
+                self.logging_out = true;
+                self.ask(now, service, Purpose::Logout, Question::Logout);
+            }
             Command::Quit => self.quit = true,
             Command::Help => help().iter().for_each(|line| self.say(service, line)),
             Command::Bad(message) => self.complain(service, &message),

@@ -29,6 +29,8 @@ use signal_hook::iterator::Signals;
 
 use crate::client::{Client, Link, News};
 use crate::error::CliError;
+use crate::remembered::Remembered;
+use crate::service::{Event, Ticket};
 use app::App;
 use terminal::Screen;
 pub(crate) use theme::Look;
@@ -61,6 +63,8 @@ pub(crate) struct ShowConfig {
     /// The name to log in with.
     pub(crate) name: Option<String>,
     pub(crate) look: Look,
+    /// The logins that are remembered, and where new ones are kept.
+    pub(crate) remembered: Option<Remembered>,
     /// Whether the mouse's wheel scrolls; else the terminal has the mouse for itself.
     pub(crate) mouse: bool,
 }
@@ -71,6 +75,9 @@ pub(crate) struct ShowUi {
     client: Client,
     app: App,
     mouse: bool,
+    remembered: Option<Remembered>,
+    /// Whose login is remembered, and by which question it was tried.
+    login: Option<(Option<Ticket>, String)>,
     /// What was set last.
     title: String,
 }
@@ -78,8 +85,52 @@ pub(crate) struct ShowUi {
 impl ShowUi {
     /// A screen for a client of the server at `address`.
     pub(crate) fn new(client: Client, config: ShowConfig) -> Self {
+        let name = config.name.clone();
         let app = App::new(config.address, config.name, Theme::here(config.look));
-        Self { client, app, mouse: config.mouse, title: String::new() }
+        let mut ui =
+            Self { client, app, mouse: config.mouse, remembered: None, login: None, title: String::new() };
+        if let Some(remembered) = config.remembered {
+            ui.log_in_again(&remembered, name.as_deref());
+            ui.remembered = Some(remembered);
+        }
+        ui
+    }
+
+    /// Tries the login that is remembered, if there is one.
+    fn log_in_again(&mut self, remembered: &Remembered, name: Option<&str>) {
+        let Some(found) = remembered.find(name) else { return };
+        let service = &mut self.client.service;
+        if let Ok(ticket) = self.app.begin_remembered(service, found.name.clone(), found.token) {
+            self.login = Some((Some(ticket), found.name));
+        }
+    }
+
+    /// Keeps the token of a login, and forgets one that is no longer good for anything.
+    fn remember(&mut self, event: &Event) {
+        let Some(remembered) = &self.remembered else { return };
+        match event {
+            Event::LoggedIn { name, .. } => {
+                let kept = self.client.service.token().map(|token| remembered.keep(name, token));
+                if let Some(Err(error)) = kept {
+                    log::warn!("the login is not remembered: {error}");
+                }
+                self.login = Some((None, name.clone()));
+            }
+            Event::LoggedOut { token_lives: false, .. } => self.forget(),
+            Event::Refused { ticket, refusal }
+                if refusal.code == "unauthorized"
+                    && self.login.as_ref().is_some_and(|(tried, _)| *tried == Some(*ticket)) =>
+            {
+                self.forget();
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&self) {
+        if let (Some(remembered), Some((_, name))) = (&self.remembered, &self.login) {
+            remembered.forget(name);
+        }
     }
 
     /// Shows the screen until the user leaves.
@@ -155,6 +206,7 @@ impl ShowUi {
         self.client.flush();
         while let Some(news) = self.client.news() {
             if let News::Event(event) = news {
+                self.remember(&event);
                 self.app.handle_event(Instant::now(), &mut self.client.service, &event);
             }
             self.client.flush();
@@ -171,6 +223,9 @@ impl ShowUi {
             // A new size is looked at when drawing.
             Input::Event(_) => {}
             Input::End => self.app.quit(),
+        }
+        if std::mem::take(&mut self.app.chat.logging_out) {
+            self.forget();
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod faults;
 mod person;
+mod remembered;
 mod script;
 mod terminal;
 

@@ -5,14 +5,21 @@ use testkit::{Chatd, Tmux};
 use crate::person::PASSWORD;
 use crate::{LONG, chatd};
 
-fn open(chatd: &Chatd, columns: u16, rows: u16) -> Tmux {
+pub(crate) fn open(chatd: &Chatd, columns: u16, rows: u16) -> Tmux {
     let addr = chatd.chat_addr().to_string();
-    Tmux::new(columns, rows, &[env!("CARGO_BIN_EXE_chatcli"), "--connect", &addr], &[("TZ", "UTC")])
+    let command = [env!("CARGO_BIN_EXE_chatcli"), "--connect", &addr, "--no-remember"];
+    Tmux::new(columns, rows, &command, &[("TZ", "UTC")])
 }
 
-/// Registers by the form.
-fn join(chatd: &Chatd, name: &str, columns: u16, rows: u16) -> Tmux {
+/// Opens a screen and registers.
+pub(crate) fn join(chatd: &Chatd, name: &str, columns: u16, rows: u16) -> Tmux {
     let tmux = open(chatd, columns, rows);
+    register(&tmux, name);
+    tmux
+}
+
+/// Registers by the form, which is open.
+pub(crate) fn register(tmux: &Tmux, name: &str) {
     tmux.wait_for("r  register", LONG);
     tmux.send_keys(&["r"]);
     tmux.wait_for("Name:", LONG);
@@ -23,7 +30,6 @@ fn join(chatd: &Chatd, name: &str, columns: u16, rows: u16) -> Tmux {
     tmux.send_line(PASSWORD);
     let screen = tmux.wait_for(&format!("online as {name}"), LONG);
     assert!(!tmux.capture_all().contains("horse"), "{screen}");
-    tmux
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn the_terminal_is_given_back() {
     let chatd = chatd();
     let addr = chatd.chat_addr().to_string();
     let script = format!(
-        "echo before; '{}' --connect {addr}; echo \"code $?\"; stty -a | grep -o -- '-\\?echo ' ; read -r line; echo \"got $line\"",
+        "echo before; '{}' --no-remember --connect {addr}; echo \"code $?\"; stty -a | grep -o -- '-\\?echo ' ; read -r line; echo \"got $line\"",
         env!("CARGO_BIN_EXE_chatcli")
     );
     let tmux = Tmux::new(80, 24, &["sh", "-c", &script], &[]);
