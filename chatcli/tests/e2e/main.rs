@@ -9,6 +9,7 @@
 )]
 
 mod faults;
+mod groups;
 mod person;
 mod remembered;
 mod script;
