@@ -1,10 +1,14 @@
 //! The command line.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use clap_mangen::Man;
 
+use crate::error::CliError;
 use crate::ui::Look;
 
 /// The console chat client: a screen in a terminal, a line mode for scripts
@@ -15,10 +19,19 @@ use crate::ui::Look;
 /// When standard input or output is not a terminal it is a script mode: one command per line in, one event per line out.
 #[derive(Debug, Parser)]
 #[command(name = "chatcli", version, after_long_help = SCRIPTS, after_help = "chatcli --help tells all, also about scripts.")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     /// The server
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6000", value_parser = address)]
     pub(crate) connect: String,
+
+    /// Speak by TLS, with a server whose certificate names HOST
+    #[arg(long)]
+    pub(crate) tls: bool,
+
+    /// Trust the authorities in this PEM file, not those of this machine
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    pub(crate) ca: Option<PathBuf>,
 
     /// The name to log in with; the password is asked for
     #[arg(long, value_name = "NAME")]
@@ -55,6 +68,44 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "absent, present, and present with a value are three cases")]
     pub(crate) log_file: Option<Option<PathBuf>>,
+
+    #[command(subcommand)]
+    pub(crate) tool: Option<Tool>,
+}
+
+/// What is printed instead of chatting.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Tool {
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+impl Tool {
+    /// Prints it.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub(crate) fn print(self, out: &mut impl Write) -> Result<(), CliError> {
+        let mut command = Args::command();
+        let mut text = Vec::new();
+        match self {
+            Self::Completions { shell } => clap_complete::generate(shell, &mut command, "chatcli", &mut text),
+            Self::Man => {
+                let page = Man::new(command);
+                page.render(&mut text).map_err(CliError::io("cannot write the man page"))?;
+            }
+        }
+        // Whoever reads no further, as `| head` does, has had enough.
+        match out.write_all(&text).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(CliError::io("cannot write to standard output")),
+        }
+    }
 }
 
 fn address(text: &str) -> Result<String, String> {
@@ -128,11 +179,43 @@ EXIT CODES
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definition_is_sound() {
         Args::command().debug_assert();
+    }
+
+    fn printed(args: &[&str]) -> String {
+        let args = Args::try_parse_from([&["chatcli"], args].concat()).unwrap();
+        let mut out = Vec::new();
+        args.tool.unwrap().print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_shell_gets_completions_of_every_option() {
+        for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+            let text = printed(&["completions", shell]);
+            for option in ["connect", "no-remember", "theme", "tls"] {
+                assert!(text.contains(option), "{shell} has no {option}");
+            }
+        }
+        assert!(Args::try_parse_from(["chatcli", "completions", "tcsh"]).is_err());
+    }
+
+    #[test]
+    fn the_man_page_tells_the_options_and_the_scripts() {
+        let page = printed(&["man"]);
+        assert!(page.contains(".TH chatcli 1"), "{page}");
+        for word in ["connect", "no\\-remember", "SCRIPT MODE", "EXIT CODES", "group create"] {
+            assert!(page.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn an_authority_makes_sense_with_tls_only() {
+        assert!(Args::try_parse_from(["chatcli", "--ca", "x.pem"]).is_err());
+        assert!(Args::try_parse_from(["chatcli", "--tls", "--ca", "x.pem"]).is_ok());
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub(crate) enum CliError {
         /// What is wrong with it.
         why: String,
     },
+    /// TLS cannot be set up. At fault: the file of authorities, this machine's, or the name of the server.
+    #[error("cannot use TLS: {0}")]
+    Tls(String),
     /// The log file cannot be written. At fault: its path or the disk.
     #[error("cannot log: {0}")]
     Log(#[from] asynclog::LogError),

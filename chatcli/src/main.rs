@@ -11,6 +11,7 @@ mod remembered;
 mod script;
 mod secret;
 mod service;
+mod tls;
 mod ui;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -39,9 +40,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), CliError> {
+    if let Some(tool) = args.tool {
+        return tool.print(&mut io::stdout());
+    }
     // Written at the end, when it goes out of scope.
     let _log = logging::start(args.log_file)?;
-    let client = Client::new(ClientNet::start(resolve(&args.connect)?)?);
+    let tls = if args.tls { Some(tls::client(&args.connect, args.ca.as_deref())?) } else { None };
+    let client = Client::new(ClientNet::start(resolve(&args.connect)?, tls)?);
     let in_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if args.script || !in_terminal {
         let config = ScriptConfig { timeout: args.timeout, keep_going: args.keep_going };

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use reactor::{EventLoop, LoopConfig, LoopHandle, PostError, ServiceConfig, ServiceHandle};
+use reactor::{EventLoop, LoopConfig, LoopHandle, PostError, ServiceConfig, ServiceHandle, TlsClient};
 
 use crate::limits::{GOODBYE, NET_EVENTS_MAX, NET_POSTS_MAX};
 use wire::Wire;
@@ -61,14 +61,14 @@ pub(crate) struct ClientNet {
 }
 
 impl ClientNet {
-    /// Starts the thread, which connects at once to the first of `addresses` that answers.
+    /// Starts the thread, which connects at once to the first of `addresses` that answers, by TLS or in the clear.
     ///
     /// # Errors
     /// When the system gives no thread or no poll.
-    pub(crate) fn start(addresses: Vec<SocketAddr>) -> Result<Self, NetError> {
+    pub(crate) fn start(addresses: Vec<SocketAddr>, tls: Option<TlsClient>) -> Result<Self, NetError> {
         let (events, received) = bounded(NET_EVENTS_MAX);
         let (tell, told) = bounded(1);
-        let work = move || match make_loop(addresses, events) {
+        let work = move || match make_loop(addresses, tls, events) {
             Ok((mut event_loop, orders)) => {
                 let _ = tell.send(Ok((event_loop.handle(), orders)));
                 if let Err(error) = event_loop.run() {
@@ -135,6 +135,7 @@ impl fmt::Debug for ClientNet {
 
 fn make_loop(
     addresses: Vec<SocketAddr>,
+    tls: Option<TlsClient>,
     events: Sender<NetEvent>,
 ) -> Result<(EventLoop, ServiceHandle<Order>), NetError> {
     let mut event_loop = EventLoop::new(LoopConfig::default())?;
@@ -142,6 +143,7 @@ fn make_loop(
     let orders = slot.handle();
     let mut config = ServiceConfig::default();
     config.linger = GOODBYE;
+    config.tls_client = tls;
     event_loop.add_service(slot, config, Wire::new(addresses, events))?;
     Ok((event_loop, orders))
 }

@@ -2,6 +2,11 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+use reactor::rustls::crypto::ring;
+use reactor::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use reactor::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 use crate::limits::RECONNECT_BASE;
@@ -28,7 +33,7 @@ fn read_line(stream: &TcpStream) -> String {
 #[test]
 fn lines_go_both_ways_and_a_lost_connection_is_made_again() {
     let (listener, address) = listener();
-    let net = ClientNet::start(vec![address]).unwrap();
+    let net = ClientNet::start(vec![address], None).unwrap();
     assert_eq!(next(&net), NetEvent::Connecting);
     let (mut server, _) = listener.accept().unwrap();
     assert_eq!(next(&net), NetEvent::Up(1));
@@ -49,7 +54,7 @@ fn lines_go_both_ways_and_a_lost_connection_is_made_again() {
 #[test]
 fn the_servers_word_on_when_to_come_back_is_kept() {
     let (listener, address) = listener();
-    let net = ClientNet::start(vec![address]).unwrap();
+    let net = ClientNet::start(vec![address], None).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     assert_eq!((next(&net), next(&net)), (NetEvent::Connecting, NetEvent::Up(1)));
     server
@@ -66,7 +71,7 @@ fn the_servers_word_on_when_to_come_back_is_kept() {
 #[test]
 fn after_a_login_timeout_it_comes_back_when_it_is_needed() {
     let (listener, address) = listener();
-    let net = ClientNet::start(vec![address]).unwrap();
+    let net = ClientNet::start(vec![address], None).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     assert_eq!((next(&net), next(&net)), (NetEvent::Connecting, NetEvent::Up(1)));
     server.write_all(b"{\"type\":\"bye\",\"code\":\"login_timeout\",\"message\":\"x\"}\n").unwrap();
@@ -82,7 +87,7 @@ fn after_a_login_timeout_it_comes_back_when_it_is_needed() {
 #[test]
 fn a_quiet_client_gives_signs_of_life_and_keeps_the_answers_to_itself() {
     let (listener, address) = listener();
-    let net = ClientNet::start(vec![address]).unwrap();
+    let net = ClientNet::start(vec![address], None).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     assert_eq!((next(&net), next(&net)), (NetEvent::Connecting, NetEvent::Up(1)));
     server.write_all(b"{\"type\":\"hello\",\"heartbeat_secs\":1}\n").unwrap();
@@ -98,7 +103,7 @@ fn a_quiet_client_gives_signs_of_life_and_keeps_the_answers_to_itself() {
 fn nobody_there_is_said_with_the_time_of_the_next_attempt() {
     let (listener, address) = listener();
     drop(listener);
-    let net = ClientNet::start(vec![address]).unwrap();
+    let net = ClientNet::start(vec![address], None).unwrap();
     assert_eq!(next(&net), NetEvent::Connecting);
     let NetEvent::Down { why, retry_in } = next(&net) else { panic!("it cannot be up") };
     assert!(why.to_lowercase().contains("refused"), "{why}");
@@ -109,7 +114,7 @@ fn nobody_there_is_said_with_the_time_of_the_next_attempt() {
 #[test]
 fn a_flood_waits_in_the_socket_and_arrives_whole() {
     let (listener, address) = listener();
-    let net = ClientNet::start(vec![address]).unwrap();
+    let net = ClientNet::start(vec![address], None).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     let count = NET_EVENTS_MAX * 3;
     let writer = std::thread::spawn(move || {
@@ -123,4 +128,64 @@ fn a_flood_waits_in_the_socket_and_arrives_whole() {
         assert_eq!(next(&net), NetEvent::Line(expected.into_bytes()));
     }
     drop(writer.join().unwrap());
+}
+
+/// A server's TLS for `localhost` and 127.0.0.1, and the certificate that signs itself, as PEM.
+fn identity() -> (Arc<ServerConfig>, String) {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    (Arc::new(config), made.cert.pem())
+}
+
+/// Trusts the authorities of this PEM.
+fn trusting(host: &str, pem: &str) -> TlsClient {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, pem).unwrap();
+    crate::tls::client(host, Some(&file)).unwrap()
+}
+
+#[test]
+fn lines_go_both_ways_by_tls() {
+    let (config, pem) = identity();
+    for host in ["localhost:6000", "127.0.0.1:6000"] {
+        let (listener, address) = listener();
+        let net = ClientNet::start(vec![address], Some(trusting(host, &pem))).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        let mut server = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), socket);
+        server.write_all(b"{\"type\":\"synced\"}\n").unwrap();
+        assert_eq!((next(&net), next(&net)), (NetEvent::Connecting, NetEvent::Up(1)));
+        assert_eq!(next(&net), NetEvent::Line(b"{\"type\":\"synced\"}".to_vec()));
+        net.say(1, b"hello".to_vec());
+        let mut line = String::new();
+        BufReader::new(&mut server).read_line(&mut line).unwrap();
+        assert_eq!(line, "hello\n");
+    }
+}
+
+#[test]
+fn a_server_that_proves_nothing_is_not_talked_to() {
+    let (config, pem) = identity();
+    let (_, strange) = identity();
+    // Another authority, and another name.
+    for tls in [trusting("localhost:6000", &strange), trusting("chat.example:6000", &pem)] {
+        let (listener, address) = listener();
+        let net = ClientNet::start(vec![address], Some(tls)).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        let mut server = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), socket);
+        let mut heard = String::new();
+        assert!(BufReader::new(&mut server).read_line(&mut heard).is_err(), "it said {heard:?}");
+        assert_eq!(next(&net), NetEvent::Connecting);
+        let NetEvent::Down { why, .. } = next(&net) else { panic!("it cannot be up") };
+        assert!(why.contains("certificate"), "{why}");
+    }
 }
