@@ -91,8 +91,37 @@ fn every_message_that_the_server_knows_has_an_example() {
         "marks",
         "history",
         "conversations",
+        "friend_request",
+        "friend_accept",
+        "friend_reject",
+        "friend_remove",
+        "friends",
+        "block",
+        "unblock",
+        "blocked",
+        "group_create",
+        "group_join",
+        "group_leave",
+        "group_invite",
+        "group_kick",
+        "group_role",
+        "group_rename",
+        "group_members",
+        "groups",
     ];
-    let pushes = ["hello", "bye", "message", "synced", "reset", "read", "delivered", "typing"];
+    let pushes = [
+        "hello",
+        "bye",
+        "message",
+        "synced",
+        "reset",
+        "read",
+        "delivered",
+        "typing",
+        "friend",
+        "presence",
+        "invite",
+    ];
     for kind in requests.into_iter().chain(pushes).chain(["ok", "error"]) {
         assert!(shown.contains(kind), "docs/protocol.md shows no `{kind}`");
     }
