@@ -320,6 +320,9 @@ impl ClientService {
         page.iter().for_each(|entry| self.people.saw(entry.from, &entry.from_name));
         if let Some(conversation) = self.conversations.get_mut(&conv) {
             page.iter().for_each(|entry| conversation.place(entry.clone()));
+            if !body.more {
+                conversation.begins = conversation.first_seq();
+            }
         }
         ask.pages.entries.splice(0..0, page);
         if !ends && ask.pages.entries.len() < count {

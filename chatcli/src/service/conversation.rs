@@ -24,6 +24,8 @@ pub(crate) struct Conversation {
     pub(crate) peer: Option<UserId>,
     pub(crate) stream: Stream,
     entries: BTreeMap<Seq, Entry>,
+    /// The first entry that the user may see, once that is known.
+    pub(super) begins: Option<Seq>,
     /// The last `seq` that we heard of.
     pub(crate) last_seq: Seq,
     pub(crate) unread: u64,
@@ -53,6 +55,7 @@ impl Conversation {
             peer,
             stream: Stream::default(),
             entries: BTreeMap::new(),
+            begins: None,
             last_seq: Seq::ZERO,
             unread: 0,
             counted: Seq::ZERO,
@@ -138,6 +141,16 @@ impl Conversation {
     /// The first entry that is here.
     pub(crate) fn first_seq(&self) -> Option<Seq> {
         self.entries.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    /// Whether there is nothing before the first entry that is here. In a group one sees nothing from before one's own joining.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.first_seq().is_some_and(|first| first == Seq::ZERO.next() || self.begins == Some(first))
+    }
+
+    /// Whether no more can be kept here.
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() >= ENTRIES_KEPT
     }
 
     /// How far the own message `seq` has come.

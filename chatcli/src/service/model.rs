@@ -95,6 +95,10 @@ pub(crate) struct Model {
     /// Lines on their way to the client.
     pub(crate) out: VecDeque<Vec<u8>>,
     pub(crate) max_acked_beyond: u64,
+    /// Of these conversations so many entries are not the user's to see.
+    pub(crate) hidden: BTreeMap<ConvId, usize>,
+    /// How often a history was asked for.
+    pub(crate) histories: usize,
     /// How often the client said that its user is typing.
     pub(crate) typings: usize,
     /// What new entries are stamped with.
@@ -325,6 +329,7 @@ impl Model {
         let mut conversations = Vec::new();
         for (conv, talk) in self.talks.iter().filter(|(_, talk)| !talk.entries.is_empty()) {
             if after.is_none_or(|after| *conv > after) {
+                let hidden = self.hidden.get(conv).copied().unwrap_or(0);
                 let group = self.groups.get(conv);
                 let peer = if group.is_none() { UserId::new(conv.get() - 10) } else { None };
                 conversations.push(ConversationInfo {
@@ -333,7 +338,7 @@ impl Model {
                     name: group.map_or_else(|| name_of(peer.unwrap()).to_owned(), |g| g.name.clone()).into(),
                     user: peer,
                     last_seq: seq(talk.entries.len()),
-                    delivered: Seq::new(talk.delivered).unwrap(),
+                    delivered: Seq::new(talk.delivered).unwrap().max(seq(hidden)),
                     read: Seq::new(talk.read).unwrap(),
                     unread: 0,
                 });
@@ -391,6 +396,8 @@ impl Model {
     }
 
     fn history(&mut self, id: Option<RequestId>, conv: ConvId, bound: Bound, limit: usize) {
+        self.histories += 1;
+        let hidden = self.hidden.get(&conv).copied().unwrap_or(0);
         let count = self.talks[&conv].entries.len();
         // Three to a page, so that pages matter.
         let page = limit.min(3);
@@ -405,8 +412,8 @@ impl Model {
                     Bound::Before(before) => usize::try_from(before.get()).unwrap(),
                     _ => count + 1,
                 };
-                let from = end.saturating_sub(page).max(1);
-                (from..=end - 1, from > 1)
+                let from = end.saturating_sub(page).max(1 + hidden);
+                (from..=end - 1, from > 1 + hidden)
             }
         };
         let messages: Vec<Message<'static>> = range.map(|at| self.message(conv, at)).collect();
@@ -437,7 +444,8 @@ impl Model {
         let mut ready = Vec::new();
         for (conv, talk) in &self.talks {
             let start = session.given.get(conv).copied().unwrap_or(talk.delivered);
-            let next = session.next.entry(*conv).or_insert(usize::try_from(start).unwrap() + 1);
+            let start = usize::try_from(start).unwrap().max(self.hidden.get(conv).copied().unwrap_or(0));
+            let next = session.next.entry(*conv).or_insert(start + 1);
             while session.answered.contains(&(*conv, *next)) {
                 *next += 1;
             }

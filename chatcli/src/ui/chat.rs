@@ -228,8 +228,11 @@ impl Chat {
                 .complain(service, "there is no history: no conversation is open, or it has not begun");
         };
         let (conv, before) = (conversation.conv, conversation.first_seq());
-        if before == Some(Seq::ZERO.next()) {
+        if conversation.is_whole() {
             return self.say(service, "this is the beginning");
+        }
+        if conversation.is_full() {
+            return self.say(service, "no more is kept here than what you see");
         }
         self.ask(now, service, Purpose::History, Question::History { conv, before, count });
     }
@@ -247,7 +250,7 @@ impl Chat {
         self.follow(service);
         if let Some(conversation) = self.conversation(service)
             && conversation.len() < OPENED_WITH
-            && conversation.first_seq() != Some(Seq::ZERO.next())
+            && !conversation.is_whole()
         {
             self.load_history(now, service, OPENED_WITH);
         }
@@ -276,7 +279,7 @@ impl Chat {
 
     /// Scrolls up by so many rows; at the top, older entries are asked for.
     pub(crate) fn scroll_up(&mut self, now: Instant, service: &mut ClientService, rows: usize) {
-        let more = self.conversation(service).is_some_and(|found| found.first_seq() > Some(Seq::ZERO.next()));
+        let more = self.conversation(service).is_some_and(|found| !found.is_whole() && !found.is_full());
         let asked = self.asked.values().any(|purpose| *purpose == Purpose::History);
         if self.top_seen && more && !asked {
             self.load_history(now, service, SCROLLED);

@@ -144,6 +144,27 @@ fn an_invitation_is_shown_and_can_be_accepted() {
 }
 
 #[test]
+fn what_was_before_ones_own_joining_is_asked_for_once() {
+    let mut stage = Stage::new();
+    let lunch = stage.server.makes_group("bob", 1, "lunch", &["amy", "bob", "carol"]);
+    // The first two entries are not amy's to see.
+    stage.server.hidden.insert(lunch, 2);
+    stage.log_in();
+    stage.line("/to #lunch");
+    assert_eq!(stage.server.histories, 1);
+    for _ in 0..5 {
+        stage.key(KeyCode::PageUp, KeyModifiers::NONE);
+        stage.settle();
+        stage.at_80();
+    }
+    assert_eq!(stage.server.histories, 1, "the beginning is known");
+    let screen = stage.at_80();
+    assert!(screen.contains("carol joined") && !screen.contains("amy joined"), "{screen}");
+    stage.line("/history");
+    assert!(stage.at_80().contains("* this is the beginning"));
+}
+
+#[test]
 fn friends_come_and_go() {
     let mut stage = Stage::new();
     stage.server.friends = vec![("bob", FriendState::Friend, false), ("carol", FriendState::Incoming, false)];
