@@ -58,7 +58,10 @@ pub(super) enum Purpose {
     /// To open the conversation with a user, once it is known that there is such a user.
     Open,
     List,
+    /// Older entries, which the user asked for.
     History,
+    /// The entries that an opened conversation should show.
+    Fill,
     Logout,
     Order(Order),
     /// A message, with its receiver and its text.
@@ -252,7 +255,9 @@ impl Chat {
             && conversation.len() < OPENED_WITH
             && !conversation.is_whole()
         {
-            self.load_history(now, service, OPENED_WITH);
+            let (conv, before) = (conversation.conv, conversation.first_seq());
+            let question = Question::History { conv, before, count: OPENED_WITH };
+            self.ask(now, service, Purpose::Fill, question);
         }
     }
 
@@ -280,7 +285,7 @@ impl Chat {
     /// Scrolls up by so many rows; at the top, older entries are asked for.
     pub(crate) fn scroll_up(&mut self, now: Instant, service: &mut ClientService, rows: usize) {
         let more = self.conversation(service).is_some_and(|found| !found.is_whole() && !found.is_full());
-        let asked = self.asked.values().any(|purpose| *purpose == Purpose::History);
+        let asked = self.asked.values().any(|purpose| matches!(purpose, Purpose::History | Purpose::Fill));
         if self.top_seen && more && !asked {
             self.load_history(now, service, SCROLLED);
         }

@@ -99,6 +99,7 @@ fn several_can_type_in_a_group() {
     stage.server.push(&Push::Typing { conv, user: user_id("carol") });
     stage.see_lines();
     assert_eq!(stage.screen(80, 24)[0], " #lunch · 3 members · bob and carol are typing…");
+    assert_eq!(stage.screen(40, 12)[0], " #lunch · bob and carol are typing…");
 }
 
 #[test]
@@ -227,7 +228,7 @@ fn groups_work_at_40_columns() {
     stage.settle();
     let screen = stage.at_40();
     assert!(screen.contains("22:13 · bob renamed the group to a new"), "{screen}");
-    assert!(screen.lines().last().unwrap().starts_with("#a new name"), "{screen}");
+    assert!(screen.lines().last().unwrap().starts_with("#a new nam…>"), "{screen}");
     stage.server.happens(
         lunch,
         "bob",

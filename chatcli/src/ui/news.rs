@@ -22,8 +22,8 @@ impl Chat {
                 self.complain(service, "the server has restored an older copy of this conversation");
             }
             Event::History { ticket, entries, more, .. } => {
-                self.asked.remove(ticket);
-                if !more && entries.is_empty() {
+                let asked = self.asked.remove(ticket) == Some(Purpose::History);
+                if asked && !more && entries.is_empty() {
                     self.say(service, "this is the beginning");
                 }
             }

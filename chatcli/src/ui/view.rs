@@ -36,7 +36,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &mut App, service: &ClientService
             draw_form(frame, middle, input, &app.form);
         }
         Face::Chat => {
-            bar(frame, title, &format!(" {}", title_text(app, service, now)));
+            bar(frame, title, &format!(" {}", title_text(app, service, now, columns.saturating_sub(1))));
             draw_chat(frame, middle, input, app, service);
         }
     }
@@ -48,7 +48,7 @@ fn bar(frame: &mut Frame<'_>, area: Rect, text: &str) {
     frame.render_widget(Paragraph::new(Line::raw(text.to_owned())).style(style), area);
 }
 
-fn title_text(app: &App, service: &ClientService, now: Instant) -> String {
+fn title_text(app: &App, service: &ClientService, now: Instant, columns: usize) -> String {
     let Some(label) = app.chat.label(service) else { return "chatcli".into() };
     let state = match (app.chat.open(), app.chat.conversation(service)) {
         (Some(To::User(name)), _) => match service.presence(name) {
@@ -65,7 +65,10 @@ fn title_text(app: &App, service: &ClientService, now: Instant) -> String {
         _ => String::new(),
     };
     let above = if app.chat.scroll > 0 { "  (scrolled up: PgDn)" } else { "" };
-    format!("{}{state}{}{above}", safe_line(&label), typing_text(app, service, now))
+    let (label, typing) = (safe_line(&label), typing_text(app, service, now));
+    let full = format!("{label}{state}{typing}{above}");
+    // Who is typing matters more than how many there are.
+    if width(&full) <= columns { full } else { format!("{label}{typing}{above}") }
 }
 
 /// Who is typing; in a pair there is but one who can.
@@ -137,7 +140,7 @@ fn draw_chat(frame: &mut Frame<'_>, middle: Rect, input: Rect, app: &mut App, se
     };
     frame.render_widget(Paragraph::new(rows), area);
     let label = app.chat.label(service).unwrap_or_default();
-    draw_input(frame, input, &format!("{}> ", safe_line(&label)), app);
+    draw_input(frame, input, &safe_line(&label), app);
 }
 
 /// What an empty pane says.
@@ -192,9 +195,9 @@ fn list_row(
     ])
 }
 
-fn draw_input(frame: &mut Frame<'_>, area: Rect, prompt: &str, app: &App) {
+fn draw_input(frame: &mut Frame<'_>, area: Rect, label: &str, app: &App) {
     let columns = usize::from(area.width);
-    let prompt = shorten(prompt, columns / 3);
+    let prompt = format!("{}> ", shorten(label, (columns / 3).saturating_sub(2)));
     let prompt_width = width(&prompt);
     let (text, cursor) = app.chat.editor.view(columns.saturating_sub(prompt_width));
     let bold = Style::new().add_modifier(Modifier::BOLD);

@@ -10,9 +10,11 @@
 
 mod faults;
 mod groups;
+mod latency;
 mod person;
 mod remembered;
 mod script;
+mod scroll;
 mod terminal;
 
 use std::time::Duration;
