@@ -344,6 +344,11 @@ impl Connection {
         }
     }
 
+    /// Whether there is a server behind it.
+    pub(crate) const fn is_server(&self) -> bool {
+        matches!(self.engine, Engine::MySql(_))
+    }
+
     /// A job has written an entry.
     pub(crate) fn wrote_entry(&mut self, entry: Entry) {
         self.entries.push(entry);

@@ -33,6 +33,7 @@ mod sqlite;
 mod start;
 mod store;
 mod tell;
+mod tidy;
 mod writer;
 
 pub use checker::{DbCheck, DbChecker, DbPlan};

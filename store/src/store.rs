@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Mutex, RwLock};
@@ -19,6 +19,7 @@ use crate::mysql_writer::Pool;
 use crate::pipeline::{CommitSink, CursorWrite, SendRequest};
 use crate::pool::{ConnectionPool, PoolStats};
 use crate::start::{self, Doors, Parts, Threads};
+use crate::tidy;
 
 /// The tables of one node. Clones share the same threads; the last one to go closes them.
 ///
@@ -79,7 +80,7 @@ pub(crate) struct Stats {
     pub(crate) checkpoints: AtomicU64,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     /// The ends of the queues that take jobs in. Taken out by `close`; whoever holds the read lock holds it for a `try_send`.
     doors: RwLock<Option<Doors>>,
     /// One for each writer.
@@ -91,6 +92,8 @@ struct Inner {
     /// Session ids taken from the table and not given out yet.
     sessions: Mutex<Range<u64>>,
     threads: Mutex<Option<Threads>>,
+    /// The tidying thread, and what ends it when it is dropped.
+    tidier: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -127,8 +130,14 @@ impl Store {
             stats,
             sessions: Mutex::new(0..0),
             threads: Mutex::new(Some(threads)),
+            tidier: Mutex::new(None),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        let (stop, stopped) = bounded(0);
+        let weak = Arc::downgrade(&inner);
+        let tidier = start::spawn("store-tidy", move || tidy::run(&weak, &stopped))?;
+        *inner.tidier.lock() = Some((stop, tidier));
+        Ok(Self { inner })
     }
 
     /// Queues a message. Its outcome comes to the sink, exactly once, unless this returns an error.
@@ -315,6 +324,12 @@ impl Store {
     }
 }
 
+impl From<Arc<Inner>> for Store {
+    fn from(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+}
+
 impl Inner {
     fn enqueue(&self, push: impl FnOnce(&Doors) -> Result<(), StoreError>) -> Result<(), StoreError> {
         self.doors.read().as_ref().map_or(Err(StoreError::Closed), push)
@@ -328,14 +343,28 @@ impl Inner {
     }
 
     fn close(&self) {
+        let this = thread::current().id();
+        // Before the rest, for it may wait for an answer.
+        let tidier = self.tidier.lock().take();
+        if let Some((stop, tidier)) = tidier {
+            drop(stop);
+            if tidier.thread().id() != this && !self.is_own(this) {
+                start::join(tidier);
+            }
+        }
         // A writer ends when its queue is empty and has no more doors; cursors are closed first, for it looks at
         // them last.
         self.cursors.iter().for_each(|queue| queue.close());
         drop(self.doors.write().take());
         let Some(threads) = self.threads.lock().take() else { return };
-        if !threads.is_own(thread::current().id()) {
+        if !threads.is_own(this) {
             threads.join();
         }
+    }
+
+    /// Whether this is one of the threads that serve the queues: it cannot wait for who waits for them.
+    fn is_own(&self, this: thread::ThreadId) -> bool {
+        self.threads.lock().as_ref().is_some_and(|threads| threads.is_own(this))
     }
 }
 
@@ -382,4 +411,47 @@ fn wait<T: Send + 'static>(
         let _ = reply.send(result);
     }))?;
     answer.recv().unwrap_or(Err(StoreError::Panicked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dao::{ConversationDao, UserDao};
+    use crate::pipeline::{CommittedBatch, SendError, Sent, Ticket};
+    use std::time::Duration;
+
+    #[test]
+    fn old_client_ids_are_forgotten_and_younger_ones_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, batches) = crossbeam_channel::unbounded();
+        let sink = move |batch: CommittedBatch| drop(sender.send(batch));
+        let store = Store::open(&DbConfig::at(folder.path()), Box::new(sink)).unwrap();
+        let (conv, amy) = store
+            .write_wait(|db| {
+                let a = UserDao::new(db).create("amy", "amy", "", 1)?;
+                let b = UserDao::new(db).create("bob", "bob", "", 1)?;
+                Ok((ConversationDao::new(db).direct(a, b, 1)?.unwrap().id, a))
+            })
+            .unwrap();
+        let say = |id: &str| -> Result<Sent, SendError> {
+            let ticket = Ticket { owner: 0, token: 0, call: None };
+            let session = SessionId::new(1).unwrap();
+            let client_id = Some(id.into());
+            let text = "hi".to_owned();
+            store.send(SendRequest { ticket, conv, sender: amy, session, client_id, text }).unwrap();
+            batches.recv_timeout(Duration::from_secs(60)).unwrap().sends.pop().unwrap().result
+        };
+        // More than a slice of them.
+        for number in 0..1_200 {
+            assert!(matches!(say(&format!("old {number}")), Ok(Sent::New(_))));
+        }
+        store.write_wait(|db| db.execute("UPDATE sent SET time_ms = 5", &[])).unwrap();
+        assert!(matches!(say("young"), Ok(Sent::New(_))));
+        let (_stop, stopped) = bounded(0);
+        let weak = Arc::downgrade(&store.inner);
+        let sweep = || crate::tidy::sweep(&weak, &stopped, 6, Duration::ZERO);
+        assert_eq!((sweep(), sweep()), (Ok(1_200), Ok(0)));
+        assert!(matches!(say("young"), Ok(Sent::Duplicate { .. })));
+        assert!(matches!(say("old 7"), Ok(Sent::New(_))), "forgotten");
+    }
 }

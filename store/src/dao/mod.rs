@@ -7,6 +7,7 @@ mod group;
 mod id;
 mod message;
 mod offline;
+mod sent;
 mod token;
 mod user;
 
@@ -17,6 +18,7 @@ pub use group::GroupDao;
 pub use id::{IdDao, IdName};
 pub use message::{MessageDao, PageLimit};
 pub use offline::OfflineMessageDao;
+pub use sent::SentDao;
 pub use token::TokenDao;
 pub use user::UserDao;
 
