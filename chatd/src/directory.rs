@@ -105,6 +105,11 @@ impl Directory {
         !state.users.contains_key(&user) && state.announced.remove(&user)
     }
 
+    /// How many users have a session.
+    pub(crate) fn online(&self) -> usize {
+        self.state.lock().users.len()
+    }
+
     pub(crate) fn is_online(&self, user: UserId) -> bool {
         self.state.lock().users.contains_key(&user)
     }

@@ -2,8 +2,10 @@
 
 mod admin;
 mod config;
+mod connz;
 mod directory;
 mod login;
+mod metrics;
 mod ports;
 mod post;
 mod server;

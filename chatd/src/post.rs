@@ -10,6 +10,8 @@ use schema::request::RequestId;
 use schema::{ConvId, Seq, SessionId, UserId};
 use store::{CursorOutcome, SendOutcome};
 
+use crate::connz::Asker;
+
 /// A message to the service.
 #[derive(Debug)]
 pub(crate) enum Post {
@@ -37,6 +39,8 @@ pub(crate) enum Post {
     Blocked { conv: ConvId, now: bool },
     /// Who is to know that a user has gone. `None`: it could not be read.
     Gone { user: UserId, friends: Option<(Arc<str>, Arc<[UserId]>)> },
+    /// The operator asks who is connected.
+    Connz(Asker),
     /// End this session's connection.
     End { conn: ConnId, session: SessionId, code: ByeCode },
     /// The server is shutting down: finish what was accepted, take nothing more.

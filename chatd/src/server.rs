@@ -16,13 +16,18 @@ use store::{Store, StoreError};
 
 use crate::admin::AdminService;
 use crate::config::Config;
+use crate::connz::Told;
 use crate::directory::Directory;
+use crate::metrics::Metrics;
 use crate::post::Post;
 use crate::service::{ChatService, JOBS_MAX, Node, OTHER_POSTS_MAX};
 use crate::sink::LoopSink;
 
 /// Descriptors that are no client connections: tables, logs, loops, probes.
 const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// Answers of the loops that the admin listener has room for: all its connections may ask at once.
+const ADMIN_POSTS_MAX: usize = 32 * 256;
 
 /// Why the server could not start, or ended badly. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +56,12 @@ pub(crate) struct ChatServer {
     config: Config,
     pool: EventLoopThreadPool,
     chat: RunningServer<Post>,
-    admin: RunningServer<std::convert::Infallible>,
+    admin: RunningServer<Told>,
     loops: Vec<ServiceHandle<Post>>,
     node: Arc<Node>,
     login: Arc<LoginPool>,
     ready: Arc<AtomicBool>,
-    log: asynclog::Guard,
+    log: Arc<asynclog::Guard>,
 }
 
 impl ChatServer {
@@ -73,7 +78,7 @@ impl ChatServer {
         let slots = pool.service_slots::<Post>(JOBS_MAX + OTHER_POSTS_MAX);
         let loops: Vec<_> = slots.iter().map(ServiceSlot::handle).collect();
         let store = Store::open(&config.store, Box::new(LoopSink::new(loops.clone())))?;
-        let log = install_log(&config)?;
+        let log = Arc::new(install_log(&config)?);
         mark_loops(&pool);
         let login = start_login(&store, &config)?;
         let node = Arc::new(Node {
@@ -87,7 +92,7 @@ impl ChatServer {
         });
         let ready = Arc::new(AtomicBool::new(true));
         let chat = serve_chat(chat, slots, &node)?;
-        let admin = serve_admin(admin, &pool, &ready)?;
+        let admin = serve_admin(admin, &pool, &ready, &node, &log)?;
         Ok(Self { config, pool, chat, admin, loops, node, login, ready, log })
     }
 
@@ -223,11 +228,22 @@ fn serve_admin(
     server: TcpServer,
     pool: &EventLoopThreadPool,
     ready: &Arc<AtomicBool>,
-) -> Result<RunningServer<std::convert::Infallible>, ServerError> {
-    let ready = Arc::clone(ready);
-    let make = move |_| AdminService { ready: Arc::clone(&ready) };
+    node: &Arc<Node>,
+    log: &Arc<asynclog::Guard>,
+) -> Result<RunningServer<Told>, ServerError> {
     // Probes are few: one loop serves them.
-    let slots = pool.handles().iter().take(1).map(|handle| handle.service_slot(1)).collect();
+    let slots: Vec<_> =
+        pool.handles().iter().take(1).map(|handle| handle.service_slot(ADMIN_POSTS_MAX)).collect();
+    let handles: Vec<_> = slots.iter().map(ServiceSlot::handle).collect();
+    let (ready, node, log) = (Arc::clone(ready), Arc::clone(node), Arc::clone(log));
+    let loops = pool.handles().to_vec();
+    #[expect(clippy::expect_used, reason = "the handles are those of these very slots")]
+    let make = move |_| AdminService {
+        ready: Arc::clone(&ready),
+        metrics: Metrics::new(Arc::clone(&node), loops.clone(), Arc::clone(&log)),
+        node: Arc::clone(&node),
+        me: handles.first().expect("one loop at least").clone(),
+    };
     server.serve_on(slots, make).map_err(ServerError::Threads)
 }
 

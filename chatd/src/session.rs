@@ -34,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) bad_lines: u32,
     /// When the client last gave a sign of life.
     pub(crate) heard: Instant,
+    /// When it connected.
+    pub(crate) opened: Instant,
     /// When the login must have come; pushed back by the time that logins wait in our own queue.
     pub(crate) login_due: Instant,
     /// Since when a login is in our own queue.
@@ -53,6 +55,7 @@ impl Client {
             queries: 0,
             bad_lines: 0,
             heard: now,
+            opened: now,
             login_due,
             login_since: None,
             timer: None,
@@ -201,6 +204,11 @@ impl Session {
             lag.pos = lag.pos.max(upto);
             self.settle(conv);
         }
+    }
+
+    /// `message` pushes that are not acked.
+    pub(crate) fn unacked(&self) -> usize {
+        self.unacked.len()
     }
 
     /// How many more `message` pushes the window allows.

@@ -29,6 +29,7 @@ pub mod pool;
 mod queues;
 mod reader;
 mod row;
+mod rows;
 mod sqlite;
 mod start;
 mod store;

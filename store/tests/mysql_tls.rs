@@ -36,7 +36,8 @@ fn open(section: MySqlSection) -> Result<Store, StoreError> {
 }
 
 fn cipher(store: &Store) -> String {
-    let sql = "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'SSL_CIPHER'";
+    let sql =
+        "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'SSL_CIPHER'";
     store.read_wait(move |db| db.query_row(sql, &[], |row| row.get::<String>(0))).unwrap().unwrap_or_default()
 }
 

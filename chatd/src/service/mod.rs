@@ -1,6 +1,7 @@
 //! The chat service of one loop: finds a handler for each request by its type, and keeps what the loop knows of users and conversations.
 
 mod accounts;
+mod connections;
 mod cursors;
 mod following;
 mod friends;
@@ -29,6 +30,7 @@ use store::Store;
 
 use following::LocalConv;
 
+use crate::connz::Closed;
 use crate::directory::Directory;
 use crate::login::LoginBackend;
 use crate::post::{PeerKey, Post, Refused};
@@ -142,6 +144,8 @@ pub(crate) struct ChatService {
     doubtful: FxHashSet<ConvId>,
     doubt_timer: bool,
     draining: bool,
+    /// Connections that ended lately.
+    closed: Closed,
     /// The line being written; kept for its capacity.
     line: Vec<u8>,
 }
@@ -189,6 +193,7 @@ impl ChatService {
             doubtful: FxHashSet::default(),
             doubt_timer: false,
             draining: false,
+            closed: Closed::default(),
             line: Vec::new(),
         }
     }
@@ -483,6 +488,7 @@ impl Handler for ChatService {
     }
 
     fn on_close(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: Client, reason: CloseReason) {
+        self.note_closed(cx, conn, &client, &reason);
         if let Some(session) = client.session {
             log::info!("session {} of user {} ended: {reason}", session.id, session.user);
             self.end_session(cx, conn, *session);
@@ -503,6 +509,7 @@ impl Handler for ChatService {
             Post::Tell { to, line } => self.tell(cx, &to, &line),
             Post::Blocked { conv, now } => self.on_blocked(conv, now),
             Post::Gone { user, friends } => self.on_gone(user, friends),
+            Post::Connz(asker) => self.tell_connections(cx, &asker),
             Post::End { conn, session, code } => self.on_end(cx, conn, session, code),
             Post::Drain => self.drain(cx),
             Post::Lost => self.on_lost(cx),

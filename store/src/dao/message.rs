@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 use schema::{ConvId, Seq, SessionId, UserId};
 
 use crate::connection::Connection;
-use crate::dao::ConversationDao;
+use crate::dao::{ConversationDao, UserDao};
 use crate::entity::{Body, Conversation, Entry, Page, Span};
 use crate::error::StoreError;
 use crate::row::Row;
@@ -26,12 +26,10 @@ pub struct MessageDao<'a> {
     db: &'a mut Connection,
 }
 
-pub(super) const AFTER: &str = "SELECT m.seq, m.sender, u.name, m.session, m.time_ms, m.event, m.text
-    FROM message m JOIN user u ON u.id = m.sender
-    WHERE m.conv = ? AND m.seq >= ? AND m.seq <= ? ORDER BY m.seq LIMIT ?";
-pub(super) const BEFORE: &str = "SELECT m.seq, m.sender, u.name, m.session, m.time_ms, m.event, m.text
-    FROM message m JOIN user u ON u.id = m.sender
-    WHERE m.conv = ? AND m.seq >= ? AND m.seq <= ? ORDER BY m.seq DESC LIMIT ?";
+pub(super) const AFTER: &str = "SELECT seq, sender, session, time_ms, event, text FROM message
+    WHERE conv = ? AND seq >= ? AND seq <= ? ORDER BY seq LIMIT ?";
+pub(super) const BEFORE: &str = "SELECT seq, sender, session, time_ms, event, text FROM message
+    WHERE conv = ? AND seq >= ? AND seq <= ? ORDER BY seq DESC LIMIT ?";
 pub(super) const INSERT: &str =
     "INSERT INTO message (conv, seq, event, sender, session, time_ms, text) VALUES (?, ?, ?, ?, ?, ?, ?)";
 pub(super) const TEXT: &str = "SELECT text FROM message WHERE conv = ? AND seq = ?";
@@ -97,7 +95,6 @@ impl<'a> MessageDao<'a> {
             return Ok(Page::default());
         };
         let max = usize::try_from(limit.entries).unwrap_or(usize::MAX);
-        let mut names = FxHashMap::default();
         let mut page = Page::default();
         let mut bytes = 0;
         for span in spans.filter(|span| span.from <= span.to) {
@@ -105,7 +102,7 @@ impl<'a> MessageDao<'a> {
             let rest = i64::try_from(max - page.entries.len()).unwrap_or(i64::MAX).saturating_add(1);
             let params = [conv.into(), span.from.into(), span.to.into(), rest.into()];
             self.db.query_each(sql, &params, |row| {
-                let entry = entry(&found, &mut names, row)?;
+                let entry = entry(&found, row)?;
                 bytes += entry.body.len();
                 page.more = page.entries.len() >= max || (bytes > limit.bytes && !page.entries.is_empty());
                 if !page.more {
@@ -117,7 +114,28 @@ impl<'a> MessageDao<'a> {
                 break;
             }
         }
+        if found.pair.is_none() {
+            self.name_senders(&mut page.entries)?;
+        }
         Ok(page)
+    }
+
+    /// Fills in the names of a group's senders. They are looked up by themselves, for in a join the engine chooses the order, and does not always choose well.
+    fn name_senders(&mut self, entries: &mut [Entry]) -> Result<(), StoreError> {
+        let senders: FxHashSet<UserId> = entries.iter().map(|entry| entry.sender).collect();
+        let names = UserDao::new(self.db).names(senders)?;
+        for entry in entries {
+            match names.get(&entry.sender) {
+                Some(name) => entry.sender_name = Arc::clone(name),
+                None => {
+                    return Err(StoreError::corrupt(format!(
+                        "an entry by user {}, who is not there",
+                        entry.sender
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The text of one entry.
@@ -149,29 +167,18 @@ impl<'a> MessageDao<'a> {
     }
 }
 
-fn entry(
-    found: &Conversation,
-    names: &mut FxHashMap<UserId, Arc<str>>,
-    row: &Row<'_>,
-) -> Result<Entry, StoreError> {
+/// An entry; in a group without the name of its sender.
+fn entry(found: &Conversation, row: &Row<'_>) -> Result<Entry, StoreError> {
     let sender: UserId = row.get(1)?;
-    let to = match &found.pair {
-        None => None,
-        Some(pair) => match pair.other(sender) {
-            Some((user, name)) => Some((user, Arc::clone(name))),
-            None => {
+    let (sender_name, to) = match &found.pair {
+        None => (Arc::default(), None),
+        Some(pair) => match (pair.name(sender), pair.other(sender)) {
+            (Some(name), Some((user, other))) => (Arc::clone(name), Some((user, Arc::clone(other)))),
+            _ => {
                 let message = format!("conversation {} holds an entry by a stranger", found.id);
                 return Err(StoreError::corrupt(message));
             }
         },
-    };
-    let sender_name = match names.get(&sender) {
-        Some(name) => Arc::clone(name),
-        None => {
-            let name: Arc<str> = row.get(2)?;
-            names.insert(sender, Arc::clone(&name));
-            name
-        }
     };
     Ok(Entry {
         conv: found.id,
@@ -179,8 +186,8 @@ fn entry(
         sender,
         sender_name,
         to,
-        session: SessionId::new(row.get(3)?),
-        time_ms: row.get(4)?,
-        body: Body::from_columns(row.get(5)?, row.get(6)?)?,
+        session: SessionId::new(row.get(2)?),
+        time_ms: row.get(3)?,
+        body: Body::from_columns(row.get(4)?, row.get(5)?)?,
     })
 }

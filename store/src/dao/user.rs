@@ -1,12 +1,16 @@
 //! Users.
 
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 use schema::UserId;
 
 use crate::connection::Connection;
 use crate::dao::id::{IdDao, IdName};
 use crate::entity::{Credentials, User};
 use crate::error::StoreError;
-use crate::row::Row;
+use crate::row::{Param, Row};
+use crate::rows::Rows;
 
 /// Makes and finds users.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ pub(super) const CREDENTIALS_BY_ID: &str =
 pub(super) const CREDENTIALS_BY_KEY: &str =
     "SELECT id, name, created_ms, password_hash FROM user WHERE name_key = ?";
 pub(super) const SET_HASH: &str = "UPDATE user SET password_hash = ? WHERE id = ?";
+
+/// By the primary key, so it needs no place in the list of the plan test, which knows no repeated rows.
+const NAMES: Rows =
+    Rows { head: "SELECT id, name FROM user WHERE id IN (", row: "?", between: ", ", tail: ")" };
 
 impl<'a> UserDao<'a> {
     /// On this connection.
@@ -60,6 +68,25 @@ impl<'a> UserDao<'a> {
     /// The engine's.
     pub fn by_id(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
         self.db.query_row(BY_ID, &[id.into()], user)
+    }
+
+    /// The names of these users; those who do not exist are left out.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn names(
+        &mut self,
+        users: impl IntoIterator<Item = UserId>,
+    ) -> Result<FxHashMap<UserId, Arc<str>>, StoreError> {
+        let ids: Vec<Param<'_>> = users.into_iter().map(Param::from).collect();
+        let mut names = FxHashMap::default();
+        for (sql, ids) in NAMES.filled(&ids, 1) {
+            self.db.query_each(&sql, &ids, |row| {
+                names.insert(row.get(0)?, row.get(1)?);
+                Ok(true)
+            })?;
+        }
+        Ok(names)
     }
 
     /// The user with this name key.

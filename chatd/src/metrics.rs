@@ -1,0 +1,212 @@
+//! `/metrics`: what the node counts, in the text format of Prometheus. Nothing is kept for it: each scrape reads the counters that are there.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use reactor::{CloseReason, LoopHandle};
+use store::pool::PoolState;
+
+use crate::service::Node;
+
+/// Where the counters are.
+pub(crate) struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    pub(crate) fn new(node: Arc<Node>, loops: Vec<LoopHandle>, log: Arc<asynclog::Guard>) -> Self {
+        let mut registry = Registry::with_prefix("chatd");
+        registry.register_collector(Box::new(Counters { node, loops, log }));
+        Self { registry }
+    }
+
+    /// All of them as they are now.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String does not fail.
+        let _ = encode_registry(&mut text, &self.registry);
+        text.push_str("# EOF\n");
+        text
+    }
+}
+
+struct Counters {
+    node: Arc<Node>,
+    loops: Vec<LoopHandle>,
+    log: Arc<asynclog::Guard>,
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counters").finish_non_exhaustive()
+    }
+}
+
+/// Writes metrics one after the other.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let counter = ConstCounter::new(value);
+        counter.encode(self.0.encode_descriptor(name, help, None, counter.metric_type())?)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a figure for a graph")]
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let gauge = ConstGauge::new(value as f64);
+        gauge.encode(self.0.encode_descriptor(name, help, None, gauge.metric_type())?)
+    }
+
+    /// One counter for each value of a label.
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (String, u64)>,
+    ) -> fmt::Result {
+        let kind = ConstCounter::new(0_u64).metric_type();
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (at, value) in values {
+            let labels = [(label, at.as_str())];
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// One gauge for each value of a label.
+    #[expect(clippy::cast_precision_loss, reason = "a figure for a graph")]
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (String, u64)>,
+    ) -> fmt::Result {
+        let kind = ConstGauge::new(0.0).metric_type();
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (at, value) in values {
+            let labels = [(label, at.as_str())];
+            ConstGauge::new(value as f64).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Counters {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.loops(&mut page)?;
+        self.store(&mut page)?;
+        self.pool(&mut page)?;
+        self.log(&mut page)?;
+        page.gauge("users_online", "Users with a session on this node.", count(self.node.directory.online()))
+    }
+}
+
+impl Counters {
+    fn loops(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all: Vec<_> = self.loops.iter().map(|handle| (handle.index(), handle.stats())).collect();
+        let of = |get: fn(&reactor::LoopStats) -> u64| {
+            all.iter().map(move |(at, stats)| (at.to_string(), get(stats))).collect::<Vec<_>>().into_iter()
+        };
+        page.gauges("connections", "Connections, by loop.", "loop", of(|stats| stats.connections()))?;
+        page.counters("connections_opened", "Connections opened.", "loop", of(|stats| stats.opened))?;
+        page.counters(
+            "connections_shed",
+            "Connections refused for a limit.",
+            "loop",
+            of(|stats| stats.shed),
+        )?;
+        page.counters("bytes_in", "Bytes read.", "loop", of(|stats| stats.bytes_in))?;
+        page.counters("bytes_out", "Bytes written.", "loop", of(|stats| stats.bytes_out))?;
+        page.counters("lines_in", "Lines from clients.", "loop", of(|stats| stats.frames))?;
+        page.counters("loop_turns", "Turns of the loop.", "loop", of(|stats| stats.turns))?;
+        page.counters(
+            "loop_slow_callbacks",
+            "Callbacks over 25 ms.",
+            "loop",
+            of(|stats| stats.slow_callbacks),
+        )?;
+        page.counters("loop_panics", "Panics caught.", "loop", of(|stats| stats.panics))?;
+        let lag = |q: f64| {
+            move |stats: &reactor::LoopStats| u64::try_from(stats.lag(q).as_micros()).unwrap_or(u64::MAX)
+        };
+        let lags = all.iter().map(|(at, stats)| (at.to_string(), lag(0.99)(stats)));
+        page.gauges("loop_lag_p99_micros", "99 % of turns took at most so long.", "loop", lags)?;
+        page.gauges("loop_lag_max_micros", "The longest turn.", "loop", of(|stats| stats.lag_max_micros))?;
+        let closes = CloseReason::LABELS.iter().enumerate().map(|(reason, label)| {
+            let sum = all.iter().filter_map(|(_, stats)| stats.closes.get(reason)).sum();
+            ((*label).to_owned(), sum)
+        });
+        page.counters("connections_closed", "Connections closed, by reason.", "reason", closes)
+    }
+
+    fn store(&self, page: &mut Page<'_>) -> fmt::Result {
+        let stats = self.node.store.stats();
+        page.counter("store_messages", "Messages committed.", stats.messages)?;
+        page.counter("store_batches", "Transactions of the writers.", stats.batches)?;
+        page.counter("store_failed_batches", "Those whose commit failed.", stats.failed_batches)?;
+        page.counter("store_duplicates", "Sends answered with an earlier result.", stats.duplicates)?;
+        page.counter("store_refused", "Sends refused or failed.", stats.refused)?;
+        page.counter("store_overloads", "Jobs refused because a queue was full.", stats.overloads)?;
+        page.gauge("store_write_queue", "Write jobs waiting.", count(stats.write_queue))?;
+        page.gauge("store_write_queue_bytes", "Bytes of text waiting.", count(stats.write_queue_bytes))?;
+        page.gauge("store_cursor_queue", "Cursor writes waiting.", count(stats.cursor_queue))?;
+        page.gauge("store_read_queue", "Read jobs waiting.", count(stats.read_queue))
+    }
+
+    fn pool(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(stats) = self.node.store.pool_stats() else { return Ok(()) };
+        let states = [
+            ("starting", PoolState::Starting),
+            ("up", PoolState::Up),
+            ("degraded", PoolState::Degraded),
+            ("down", PoolState::Down),
+            ("draining", PoolState::Draining),
+            ("closed", PoolState::Closed),
+        ];
+        let states = states.map(|(name, state)| (name.to_owned(), u64::from(state == stats.state)));
+        page.gauges("pool_state", "1 for the state that the pool is in.", "state", states.into_iter())?;
+        let connections = [("idle", stats.idle), ("busy", stats.busy), ("connecting", stats.connecting)]
+            .map(|(name, value)| (name.to_owned(), count(value)));
+        page.gauges("pool_connections", "Connections to the database.", "state", connections.into_iter())?;
+        page.gauge("pool_waiting", "Threads that wait for a connection.", count(stats.waiting))?;
+        page.counter("pool_acquired", "Connections given out.", stats.acquired)?;
+        page.counter("pool_waited", "Of these, such that were waited for.", stats.waited)?;
+        let micros = |q| u64::try_from(stats.wait(q).as_micros()).unwrap_or(u64::MAX);
+        page.gauge("pool_wait_p99_micros", "99 % of acquires waited at most so long.", micros(0.99))?;
+        page.gauge("pool_wait_p999_micros", "99.9 % of acquires waited at most so long.", micros(0.999))?;
+        let refused = [("timeout", stats.timeouts), ("overload", stats.overloads), ("down", stats.down)]
+            .map(|(name, value)| (name.to_owned(), value));
+        page.counters("pool_refused", "Acquires without a connection.", "why", refused.into_iter())?;
+        page.counter("pool_connects", "Connects that succeeded.", stats.connects)?;
+        page.counter("pool_connect_failures", "Connects that failed.", stats.connect_failures)?;
+        let closed = [
+            ("failed", stats.discarded),
+            ("broken", stats.found_broken),
+            ("idle", stats.reclaimed),
+            ("old", stats.retired),
+        ]
+        .map(|(name, value)| (name.to_owned(), value));
+        page.counters("pool_closed", "Connections closed.", "why", closed.into_iter())?;
+        page.counter("pool_leaks", "Connections held for too long.", stats.leaks)
+    }
+
+    fn log(&self, page: &mut Page<'_>) -> fmt::Result {
+        let stats = self.log.stats();
+        page.counter("log_records", "Records logged.", stats.produced)?;
+        page.counter("log_written", "Records written.", stats.written)?;
+        page.counter("log_dropped", "Records dropped.", stats.dropped())
+    }
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
