@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use ipnet::IpNet;
 use logd::LoginConfig;
 use schema::limits::{IDLE_TIMEOUT, LOGIN_TIMEOUT};
 use serde::Deserialize;
 use store::{DbConfig, Secret};
+
+use crate::rates::RatesConfig;
 
 /// The chat server.
 ///
@@ -41,9 +44,12 @@ pub(crate) struct Args {
     /// Finds the login service through ZooKeeper (not in this version)
     #[arg(long, value_name = "HOSTS", env = "CHATD_ZOOKEEPER")]
     zookeeper: Option<String>,
-    /// Whether requests are rate-limited; this version has no limits yet, `off` is for load tests of later ones [default: on]
+    /// Whether requests are rate-limited; `off` is for load tests [default: on]
     #[arg(long, value_name = "on|off", env = "CHATD_RATE_LIMITS")]
     rate_limits: Option<Switch>,
+    /// Whether everybody may register [default: open]
+    #[arg(long, value_name = "open|closed", env = "CHATD_REGISTRATION")]
+    registration: Option<Registration>,
     /// Writes the bound ports and the pid to this file, as JSON, once every listener is bound
     #[arg(long, value_name = "FILE", env = "CHATD_PORTS_FILE")]
     ports_file: Option<PathBuf>,
@@ -99,6 +105,20 @@ struct FileConfig {
     store: Option<DbConfig>,
     login: LoginConfig,
     limits: LimitsConfig,
+    rates: RatesConfig,
+    proxies: Vec<IpNet>,
+    registration: Option<Registration>,
+}
+
+/// Who may make an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Registration {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Nobody, over the network.
+    Closed,
 }
 
 /// Times that an operator may want to change.
@@ -151,6 +171,11 @@ pub(crate) struct Config {
     pub(crate) store: DbConfig,
     pub(crate) login: LoginConfig,
     pub(crate) limits: LimitsConfig,
+    /// `None`: nothing is limited.
+    pub(crate) rates: Option<RatesConfig>,
+    /// Proxies that name the real client in a PROXY header.
+    pub(crate) proxies: Vec<IpNet>,
+    pub(crate) registration: Registration,
 }
 
 /// A configuration that cannot be used. The text names the place at fault.
@@ -195,8 +220,7 @@ impl Config {
         if let Some((flag, _)) = planned.into_iter().find(|(_, asked)| *asked) {
             return Err(ConfigError::NotYet { flag });
         }
-        // No limits are there to be switched yet; the value is checked all the same.
-        let _ = args.rate_limits.or(file.rate_limits);
+        let limited = args.rate_limits.or(file.rate_limits).unwrap_or(Switch::On) == Switch::On;
         let mut store = file.store.unwrap_or_default();
         if let Some(data_dir) = args.data_dir.clone().or(file.data_dir) {
             store.data_dir = data_dir;
@@ -221,6 +245,9 @@ impl Config {
             store,
             login: file.login,
             limits: file.limits,
+            rates: limited.then_some(file.rates),
+            proxies: file.proxies,
+            registration: args.registration.or(file.registration).unwrap_or_default(),
         };
         config.check()?;
         Ok(config)
@@ -238,6 +265,9 @@ impl Config {
         }
         if self.listen == self.admin && self.listen.port() != 0 {
             return wrong("admin", "must differ from `listen`");
+        }
+        if let Some(key) = self.rates.as_ref().and_then(RatesConfig::fault) {
+            return wrong(key, "must be at least 1");
         }
         let times = [
             ("limits.login_timeout_ms", self.limits.login_timeout_ms),
@@ -314,6 +344,9 @@ mod tests {
             ("[store]\nbatch_max = 0", "batch_max"),
             ("[login]\nhash_passes = 0", "hash_passes"),
             ("[limits]\nidle_timeout_ms = 1", "limits.idle_timeout_ms"),
+            ("[rates]\nsends = { burst = 0, per_minute = 1 }", "rates.sends"),
+            ("[rates]\nsends = { burst = 1 }", "per_minute"),
+            ("proxies = [\"10.0.0.0/99\"]", "line 1"),
             ("threads = 0", "threads"),
             ("node = \"\"", "node"),
             ("mysql = \"mysql://x\"", "mysql"),

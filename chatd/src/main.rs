@@ -8,6 +8,7 @@ mod login;
 mod metrics;
 mod ports;
 mod post;
+mod rates;
 mod server;
 mod service;
 mod session;

@@ -20,6 +20,7 @@ use crate::connz::Told;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::post::Post;
+use crate::rates::Gatekeeper;
 use crate::service::{ChatService, JOBS_MAX, Node, OTHER_POSTS_MAX};
 use crate::sink::LoopSink;
 
@@ -71,7 +72,7 @@ impl ChatServer {
     /// What stood in the way, for the operator.
     pub(crate) fn start(config: Config) -> Result<Self, ServerError> {
         let descriptors = raise_descriptor_limit();
-        let chat = bind("listen", config.listen, chat_limits(descriptors))?;
+        let chat = bind("listen", config.listen, chat_limits(&config, descriptors))?;
         let admin = bind("admin", config.admin, admin_limits())?;
         let pool = EventLoopThreadPool::start(config.threads, LoopConfig::default())
             .map_err(ServerError::Threads)?;
@@ -89,6 +90,9 @@ impl ChatServer {
             loops: loops.clone(),
             login_timeout: config.limits.login_timeout(),
             idle_timeout: config.limits.idle_timeout(),
+            registration: config.registration,
+            rates: config.rates.clone(),
+            gate: config.rates.clone().map(|rates| Gatekeeper::new(rates, Instant::now())),
         });
         let ready = Arc::new(AtomicBool::new(true));
         let chat = serve_chat(chat, slots, &node)?;
@@ -159,7 +163,7 @@ fn bind(key: &'static str, address: SocketAddr, limits: ServiceConfig) -> Result
 }
 
 /// The limits of a chat connection.
-fn chat_limits(descriptors: u64) -> ServiceConfig {
+fn chat_limits(config: &Config, descriptors: u64) -> ServiceConfig {
     let mut limits = ServiceConfig::default();
     limits.output_high = PUSH_OUTPUT_BYTES_MAX;
     limits.output_low = PUSH_OUTPUT_BYTES_MAX / 4;
@@ -171,6 +175,10 @@ fn chat_limits(descriptors: u64) -> ServiceConfig {
     limits.frame_deadline = None;
     let connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
     limits.connections_max = usize::try_from(connections).unwrap_or(usize::MAX);
+    limits.proxies.clone_from(&config.proxies);
+    if let Some(rates) = &config.rates {
+        limits.connections_per_address_max = rates.connections_per_address_max;
+    }
     limits
 }
 

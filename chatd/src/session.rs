@@ -10,6 +10,8 @@ use schema::limits::{PUSH_WINDOW, REQUESTS_UNANSWERED_MAX};
 use schema::login::TokenId;
 use schema::{ConvId, Seq, SessionId, UserId};
 
+use crate::rates::Bucket;
+
 /// Too many requests without their reply.
 pub(crate) const PAUSE_REQUESTS: PauseReason = PauseReason::user(0);
 /// The login service is deciding: what comes behind depends on it.
@@ -36,6 +38,11 @@ pub(crate) struct Client {
     pub(crate) heard: Instant,
     /// When it connected.
     pub(crate) opened: Instant,
+    /// The name key of a login by password that is being decided.
+    pub(crate) login_name: Option<Box<str>>,
+    /// Requests refused in a row for coming too often, and when the last one was.
+    pub(crate) refused: u32,
+    pub(crate) refused_at: Instant,
     /// When the login must have come; pushed back by the time that logins wait in our own queue.
     pub(crate) login_due: Instant,
     /// Since when a login is in our own queue.
@@ -56,6 +63,9 @@ impl Client {
             bad_lines: 0,
             heard: now,
             opened: now,
+            login_name: None,
+            refused: 0,
+            refused_at: now,
             login_due,
             login_since: None,
             timer: None,
@@ -130,6 +140,10 @@ pub(crate) struct Session {
     pub(crate) stage: Stage,
     /// The reading of where its streams start is under way.
     pub(crate) is_starting: bool,
+    /// How often it has sent, looked things up, and tried passwords.
+    pub(crate) sends: Bucket,
+    pub(crate) lookups: Bucket,
+    pub(crate) passwords: Bucket,
     /// Streams that have ended: the last places of groups that the user has left.
     ended: Vec<(ConvId, Seq)>,
     /// The lagging conversations; the first is the next to be read.
@@ -160,6 +174,9 @@ impl Session {
             token,
             stage,
             is_starting: false,
+            sends: Bucket::default(),
+            lookups: Bucket::default(),
+            passwords: Bucket::default(),
             ended: Vec::new(),
             lags: VecDeque::new(),
             reading: None,

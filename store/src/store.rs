@@ -449,7 +449,7 @@ mod tests {
         assert!(matches!(say("young"), Ok(Sent::New(_))));
         let (_stop, stopped) = bounded(0);
         let weak = Arc::downgrade(&store.inner);
-        let sweep = || crate::tidy::sweep(&weak, &stopped, 6, Duration::ZERO);
+        let sweep = || tidy::sweep(&weak, &stopped, 6, Duration::ZERO);
         assert_eq!((sweep(), sweep()), (Ok(1_200), Ok(0)));
         assert!(matches!(say("young"), Ok(Sent::Duplicate { .. })));
         assert!(matches!(say("old 7"), Ok(Sent::New(_))), "forgotten");

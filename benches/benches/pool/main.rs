@@ -8,6 +8,8 @@
     reason = "a benchmark talks to the person who runs it"
 )]
 
+mod spike;
+mod stuck;
 mod subjects;
 
 use std::error::Error;
@@ -51,6 +53,10 @@ enum Case {
     Alone,
     /// 64 threads, 16 connections, one statement each time
     Crowd,
+    /// A connect that hangs
+    Stuck,
+    /// A burst of short acquires while connects are slow
+    Spike,
 }
 
 /// Acquires of one round of `alone`.
@@ -85,6 +91,12 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     if wants(Case::Crowd) {
         crowd(&pools, options, &mut rows)?;
+    }
+    if wants(Case::Stuck) {
+        stuck::measure(&server, options.rounds, &mut rows)?;
+    }
+    if wants(Case::Spike) {
+        spike::measure(options.rounds, &mut rows)?;
     }
     println!("{rows}");
     rows.write(&folder.parent().unwrap_or(folder).join("bench/pool.json"))?;

@@ -15,6 +15,7 @@ use schema::{ConvId, Seq, SessionId, UserId};
 use store::dao::{FriendDao, UserDao};
 
 use super::{ChatService, Cx};
+use crate::config::Registration;
 use crate::directory::{Entered, Live};
 use crate::post::{Post, Purpose, Refused};
 use crate::session::{PAUSE_LOGIN, Session, Stage};
@@ -83,6 +84,11 @@ impl ChatService {
         purpose: Purpose,
         reply: LoginReply,
     ) {
+        match (purpose, &reply) {
+            (Purpose::Login { .. }, Ok(_)) => self.note_login(cx, conn, true),
+            (Purpose::Login { .. }, Err(LoginError::Unauthorized)) => self.note_login(cx, conn, false),
+            _ => {}
+        }
         match (purpose, reply) {
             (Purpose::Login { hold }, Ok(LoginReplyOk::LoggedIn(logged_in))) => {
                 self.begin_session(cx, conn, id, logged_in, hold);
@@ -145,6 +151,10 @@ impl ChatService {
         name: &Name<'_>,
         password: &str,
     ) {
+        if self.node.registration == Registration::Closed {
+            let refused = Refused::new(ErrorCode::Forbidden, "registration is closed");
+            return self.refuse(cx, conn, id, refused);
+        }
         let call = LoginCall::Register { name: name.shown().to_owned(), password: password.to_owned() };
         self.ask_login(cx, conn, id, Purpose::Register, call);
     }
@@ -170,6 +180,9 @@ impl ChatService {
         }
         let by = match proof {
             Proof::Password(name, password) => {
+                if let Some(client) = cx.conn_mut(conn) {
+                    client.login_name = Some(name.key().into());
+                }
                 LoginBy::Password { name: name.shown().to_owned(), password: password.into_owned() }
             }
             Proof::Token(token) => LoginBy::Token(token.into_owned()),

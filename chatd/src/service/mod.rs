@@ -8,6 +8,7 @@ mod friends;
 mod groups;
 mod history;
 mod lifecycle;
+mod limits;
 mod messages;
 mod streams;
 
@@ -30,10 +31,12 @@ use store::Store;
 
 use following::LocalConv;
 
+use crate::config::Registration;
 use crate::connz::Closed;
 use crate::directory::Directory;
 use crate::login::LoginBackend;
 use crate::post::{PeerKey, Post, Refused};
+use crate::rates::{Gatekeeper, RatesConfig};
 use crate::session::{Client, PAUSE_REQUESTS};
 
 /// Jobs of one loop at other threads whose answer is still to come. Each has a place in the loop's post queue reserved, so that no answer is ever lost.
@@ -50,6 +53,11 @@ pub(crate) struct Node {
     pub(crate) loops: Vec<ServiceHandle<Post>>,
     pub(crate) login_timeout: Duration,
     pub(crate) idle_timeout: Duration,
+    pub(crate) registration: Registration,
+    /// How often sessions may do what; `None`: as often as they like.
+    pub(crate) rates: Option<RatesConfig>,
+    /// The same for addresses.
+    pub(crate) gate: Option<Gatekeeper>,
 }
 
 impl Node {
@@ -371,6 +379,9 @@ impl ChatService {
         let id = envelope.id;
         let session = cx.conn(conn).and_then(|client| client.session.as_deref());
         let who = session.map(|session| (session.id, session.user));
+        if let Err(wait) = self.within_rates(cx, conn, &envelope.request) {
+            return self.too_often(cx, conn, id, wait);
+        }
         match (envelope.request, who) {
             (Request::Ping, _) => {
                 let time_ms = now_ms();
