@@ -158,7 +158,12 @@ impl Gatekeeper {
         let micros = self.micros(now);
         let mut state = self.state.lock();
         state.sweep_addresses(micros);
-        state.addresses.entry(network(address)).or_default().registrations.take(self.config.registrations, micros)
+        state
+            .addresses
+            .entry(network(address))
+            .or_default()
+            .registrations
+            .take(self.config.registrations, micros)
     }
 
     /// Whether somebody at this address may try to log in now, with a password as the user of this name key, or with a token.
@@ -223,7 +228,8 @@ impl State {
 
     /// Until when a login from this address as this user has to wait for earlier failures.
     fn waits(&self, address: IpAddr, name: &str) -> Option<Instant> {
-        let until = |culprit: Culprit, free| self.failures.get(&culprit).and_then(|failed| failed.until(free));
+        let until =
+            |culprit: Culprit, free| self.failures.get(&culprit).and_then(|failed| failed.until(free));
         let by_name =
             if self.is_known(address, name) { None } else { until(Culprit::Name(name.into()), NAME_FREE) };
         until(Culprit::Pair(address, name.into()), PAIR_FREE)
@@ -262,7 +268,13 @@ mod tests {
 
     fn gatekeeper() -> (Gatekeeper, Instant) {
         let now = Instant::now();
-        (Gatekeeper::new(RatesConfig { logins: Rate { burst: 10_000, per_minute: 60 }, ..RatesConfig::default() }, now), now)
+        (
+            Gatekeeper::new(
+                RatesConfig { logins: Rate { burst: 10_000, per_minute: 60 }, ..RatesConfig::default() },
+                now,
+            ),
+            now,
+        )
     }
 
     #[test]

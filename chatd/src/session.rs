@@ -24,6 +24,9 @@ pub(crate) const PAUSE_DRAIN: PauseReason = PauseReason::user(3);
 /// Queries of one connection under way. Their replies can be long, and what a client does not read must stay small.
 pub(crate) const QUERIES_MAX: usize = 16;
 
+/// Acks that are kept while the streams start; further ones without an `id` are let go, and what they covered is pushed again at the next login.
+pub(crate) const EARLY_ACKS_MAX: usize = 1_024;
+
 /// A connection, from `on_open` to `on_close`.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -140,6 +143,8 @@ pub(crate) struct Session {
     pub(crate) stage: Stage,
     /// The reading of where its streams start is under way.
     pub(crate) is_starting: bool,
+    /// Acks that came while the streams were starting, with their requests' ids.
+    pub(crate) early_acks: Vec<(Option<u64>, ConvId, Seq)>,
     /// How often it has sent, looked things up, and tried passwords.
     pub(crate) sends: Bucket,
     pub(crate) lookups: Bucket,
@@ -174,6 +179,7 @@ impl Session {
             token,
             stage,
             is_starting: false,
+            early_acks: Vec::new(),
             sends: Bucket::default(),
             lookups: Bucket::default(),
             passwords: Bucket::default(),

@@ -62,9 +62,11 @@ fn the_pool_is_seen_going_down_and_coming_back() {
         return;
     }
     let server = MariaDb::start().unwrap();
-    let chatd = Chatd::builder(env!("CARGO_BIN_EXE_chatd")).arg("--mysql").arg(server.url("chat")).start().unwrap();
+    let chatd =
+        Chatd::builder(env!("CARGO_BIN_EXE_chatd")).arg("--mysql").arg(server.url("chat")).start().unwrap();
     let mut amy = chatd.client_as("amy");
-    let state = |name: &str| value(&metrics(&chatd), &format!("chatd_pool_state{{state=\"{name}\"}}")) == Some(1.0);
+    let state =
+        |name: &str| value(&metrics(&chatd), &format!("chatd_pool_state{{state=\"{name}\"}}")) == Some(1.0);
     assert!(state("up"), "{}", metrics(&chatd));
     server.kill9();
     wait_until("down", LONG, || {

@@ -90,7 +90,9 @@ fn registrations_are_counted_by_address_and_a_proxy_names_the_address() {
     let rates = "[rates]\nregistrations = { burst = 2, per_minute = 2 }\n";
     let chatd = Chatd::builder(env!("CARGO_BIN_EXE_chatd"))
         .rate_limits_on()
-        .config(format!("proxies = [\"127.0.0.0/8\"]\n[login]\nhash_memory_kib = 64\nhash_passes = 1\n{rates}"))
+        .config(format!(
+            "proxies = [\"127.0.0.0/8\"]\n[login]\nhash_memory_kib = 64\nhash_passes = 1\n{rates}"
+        ))
         .start()
         .unwrap();
     let mut one = through_proxy(&chatd, "203.0.113.9");
@@ -128,7 +130,13 @@ fn failed_logins_wait_and_tokens_and_other_accounts_do_not() {
 #[test]
 fn connections_of_one_address_are_bounded() {
     let chatd = limited("[rates]\nconnections_per_address_max = 3\n");
-    let mut held: Vec<_> = (0..3).map(|_| chatd.client()).collect();
+    // Greeted, so that they are counted before the fourth.
+    let greeted = || {
+        let mut client = chatd.client();
+        client.next_push("hello");
+        client
+    };
+    let mut held: Vec<_> = (0..3).map(|_| greeted()).collect();
     let mut fourth = LineClient::try_connect(chatd.chat_addr()).unwrap();
     assert!(fourth.expect_closed().is_empty(), "closed without a word");
     drop(held.pop());

@@ -74,10 +74,8 @@ fn driver(server: &MariaDb) -> Result<(f64, f64), Box<dyn Error>> {
     let proxy = FaultProxy::start(server.addr());
     let url = MariaDb::url_at(proxy.addr(), "mysql");
     let constraints = PoolConstraints::new(LIVE, 2 * LIVE).ok_or("no such pool")?;
-    let options = PoolOpts::new()
-        .with_constraints(constraints)
-        .with_reset_connection(false)
-        .with_check_health(false);
+    let options =
+        PoolOpts::new().with_constraints(constraints).with_reset_connection(false).with_check_health(false);
     let hang = Some(Duration::from_secs(3));
     let opts = OptsBuilder::from_opts(Opts::from_url(&url)?)
         .prefer_socket(false)
@@ -104,7 +102,8 @@ fn driver(server: &MariaDb) -> Result<(f64, f64), Box<dyn Error>> {
 fn p99(cycle: &(dyn Fn() -> Result<(), String> + Sync)) -> Result<f64, Box<dyn Error>> {
     let done = AtomicBool::new(false);
     let worker = || -> Result<Histogram<u64>, String> {
-        let mut waits = Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string())?;
+        let mut waits =
+            Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string())?;
         while !done.load(Ordering::Relaxed) {
             let began = Instant::now();
             cycle()?;
@@ -118,7 +117,10 @@ fn p99(cycle: &(dyn Fn() -> Result<(), String> + Sync)) -> Result<f64, Box<dyn E
         let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(worker)).collect();
         thread::sleep(TIME);
         done.store(true, Ordering::Relaxed);
-        workers.into_iter().map(|one| one.join().unwrap_or_else(|_| Err("a worker panicked".into()))).collect()
+        workers
+            .into_iter()
+            .map(|one| one.join().unwrap_or_else(|_| Err("a worker panicked".into())))
+            .collect()
     });
     let mut waits = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
     for one in all? {

@@ -16,7 +16,7 @@ use super::lifecycle::TICK_ACKS;
 use super::messages::ticket;
 use super::{ChatService, Cx};
 use crate::post::Refused;
-use crate::session::{Hint, Session};
+use crate::session::{EARLY_ACKS_MAX, Hint, Session, Stage};
 
 /// How long an `ack` without `id` waits for company before it is written. The protocol allows 5 s; the other side sees *delivered* that much later.
 const ACK_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
@@ -34,6 +34,14 @@ impl ChatService {
         let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) else {
             return;
         };
+        // Where the stream starts is being read: until then it is not known what this counts for.
+        if matches!(session.stage, Stage::Starting(_)) {
+            if id.is_some() || session.early_acks.len() < EARLY_ACKS_MAX {
+                session.early_acks.push((id, conv, seq));
+                Self::begin(cx, conn);
+            }
+            return;
+        }
         // What this connection's stream is complete up to; a client cannot have received more.
         let complete = match here {
             _ if !session.is_running() => Seq::ZERO,
@@ -60,6 +68,16 @@ impl ChatService {
             }
         }
         self.pump(cx, conn);
+    }
+
+    /// The streams have started: what was acked meanwhile counts now.
+    pub(super) fn replay_acks(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
+        let early = session.map(|session| std::mem::take(&mut session.early_acks)).unwrap_or_default();
+        for (id, conv, seq) in early {
+            self.ack(cx, conn, id, conv, seq);
+            self.finish(cx, conn);
+        }
     }
 
     pub(super) fn read(

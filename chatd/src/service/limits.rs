@@ -60,7 +60,8 @@ impl ChatService {
         let Some(client) = cx.conn_mut(conn) else { return };
         let now = client.heard;
         // Who waits as told begins anew.
-        client.refused = if now.saturating_duration_since(client.refused_at) < wait { client.refused + 1 } else { 1 };
+        client.refused =
+            if now.saturating_duration_since(client.refused_at) < wait { client.refused + 1 } else { 1 };
         client.refused_at = now;
         if client.refused >= REFUSED_MAX {
             self.leave(cx, conn, ByeCode::RateLimited);

@@ -195,6 +195,7 @@ impl ChatService {
             self.started();
         }
         self.greet_session(cx, conn, user, *start);
+        self.replay_acks(cx, conn);
         self.pump(cx, conn);
     }
 
