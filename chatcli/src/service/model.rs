@@ -37,7 +37,7 @@ pub(crate) struct Stored {
     pub(crate) from: UserId,
     pub(crate) text: String,
     /// In place of the text.
-    event: Option<GroupEvent<'static>>,
+    pub(crate) event: Option<GroupEvent<'static>>,
     time_ms: u64,
 }
 
@@ -72,6 +72,12 @@ pub(crate) struct ModelGroup {
     pub(crate) members: Vec<(&'static str, Role)>,
 }
 
+impl ModelGroup {
+    fn has_amy(&self) -> bool {
+        self.members.iter().any(|(name, _)| *name == "amy")
+    }
+}
+
 /// How the next send is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Mood {
@@ -95,8 +101,8 @@ pub(crate) struct Model {
     /// Lines on their way to the client.
     pub(crate) out: VecDeque<Vec<u8>>,
     pub(crate) max_acked_beyond: u64,
-    /// Of these conversations so many entries are not the user's to see.
-    pub(crate) hidden: BTreeMap<ConvId, usize>,
+    /// Entries that are not amy's to see.
+    pub(crate) unseen: BTreeSet<(ConvId, usize)>,
     /// How often a history was asked for.
     pub(crate) histories: usize,
     /// How often the client said that its user is typing.
@@ -172,7 +178,23 @@ impl Model {
     /// Somebody writes to a group.
     pub(crate) fn group_hears(&mut self, conv: ConvId, from: &str, text: &str) {
         let stored = Stored { from: user_id(from), text: text.into(), event: None, time_ms: self.now_ms };
-        self.talks.get_mut(&conv).unwrap().entries.push(stored);
+        let entries = &mut self.talks.get_mut(&conv).unwrap().entries;
+        entries.push(stored);
+        if !self.groups[&conv].has_amy() {
+            self.unseen.insert((conv, entries.len()));
+        }
+    }
+
+    /// Amy is put out of a group, or comes back, on another device.
+    pub(crate) fn comes_or_goes(&mut self, conv: ConvId) {
+        let amy = user_id("amy");
+        if self.groups[&conv].has_amy() {
+            self.happens(conv, "bob", GroupEvent::Kicked { user: amy, name: None });
+            self.groups.get_mut(&conv).unwrap().members.retain(|(name, _)| *name != "amy");
+        } else {
+            self.happens(conv, "amy", GroupEvent::Joined { user: amy });
+            self.groups.get_mut(&conv).unwrap().members.insert(0, ("amy", Role::Member));
+        }
     }
 
     /// Amy's other devices have so much of what somebody wrote.
@@ -329,7 +351,7 @@ impl Model {
         let mut conversations = Vec::new();
         for (conv, talk) in self.talks.iter().filter(|(_, talk)| !talk.entries.is_empty()) {
             if after.is_none_or(|after| *conv > after) {
-                let hidden = self.hidden.get(conv).copied().unwrap_or(0);
+                let before = (1..).take_while(|at| self.unseen.contains(&(*conv, *at))).count();
                 let group = self.groups.get(conv);
                 let peer = if group.is_none() { UserId::new(conv.get() - 10) } else { None };
                 conversations.push(ConversationInfo {
@@ -338,7 +360,7 @@ impl Model {
                     name: group.map_or_else(|| name_of(peer.unwrap()).to_owned(), |g| g.name.clone()).into(),
                     user: peer,
                     last_seq: seq(talk.entries.len()),
-                    delivered: Seq::new(talk.delivered).unwrap().max(seq(hidden)),
+                    delivered: Seq::new(talk.delivered).unwrap().max(seq(before)),
                     read: Seq::new(talk.read).unwrap(),
                     unread: 0,
                 });
@@ -369,6 +391,9 @@ impl Model {
         }
         let talk = self.talks.get_mut(&conv).unwrap();
         let earlier = self.taken.get(&(conv, client_id.to_owned())).copied();
+        if earlier.is_none() && self.groups.get(&conv).is_some_and(|group| !group.has_amy()) {
+            return self.error(id, ErrorCode::Forbidden);
+        }
         let at = earlier.unwrap_or_else(|| {
             let text = text.to_owned();
             talk.entries.push(Stored { from: user_id("amy"), text, event: None, time_ms: self.now_ms });
@@ -397,26 +422,24 @@ impl Model {
 
     fn history(&mut self, id: Option<RequestId>, conv: ConvId, bound: Bound, limit: usize) {
         self.histories += 1;
-        let hidden = self.hidden.get(&conv).copied().unwrap_or(0);
-        let count = self.talks[&conv].entries.len();
         // Three to a page, so that pages matter.
         let page = limit.min(3);
+        let seen: Vec<usize> =
+            (1..=self.talks[&conv].entries.len()).filter(|at| !self.unseen.contains(&(conv, *at))).collect();
+        let below = |bound: Seq| seen.partition_point(|at| u64::try_from(*at).unwrap() < bound.get());
         let (range, more) = match bound {
             Bound::After(after) => {
-                let skip = usize::try_from(after.get()).unwrap();
-                let to = count.min(skip + page);
-                (skip + 1..=to, to < count)
+                let skip = below(after.next());
+                let to = seen.len().min(skip + page);
+                (skip..to, to < seen.len())
             }
             Bound::Before(_) | Bound::Last => {
-                let end = match bound {
-                    Bound::Before(before) => usize::try_from(before.get()).unwrap(),
-                    _ => count + 1,
-                };
-                let from = end.saturating_sub(page).max(1 + hidden);
-                (from..=end - 1, from > 1 + hidden)
+                let end = if let Bound::Before(before) = bound { below(before) } else { seen.len() };
+                let from = end.saturating_sub(page);
+                (from..end, from > 0)
             }
         };
-        let messages: Vec<Message<'static>> = range.map(|at| self.message(conv, at)).collect();
+        let messages: Vec<Message<'static>> = seen[range].iter().map(|at| self.message(conv, *at)).collect();
         self.ok(id, &History { messages, more });
     }
 
@@ -444,9 +467,8 @@ impl Model {
         let mut ready = Vec::new();
         for (conv, talk) in &self.talks {
             let start = session.given.get(conv).copied().unwrap_or(talk.delivered);
-            let start = usize::try_from(start).unwrap().max(self.hidden.get(conv).copied().unwrap_or(0));
-            let next = session.next.entry(*conv).or_insert(start + 1);
-            while session.answered.contains(&(*conv, *next)) {
+            let next = session.next.entry(*conv).or_insert(usize::try_from(start).unwrap() + 1);
+            while session.answered.contains(&(*conv, *next)) || self.unseen.contains(&(*conv, *next)) {
                 *next += 1;
             }
             if *next <= talk.entries.len() {

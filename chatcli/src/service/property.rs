@@ -15,6 +15,12 @@ use crate::secret::Secret;
 enum Step {
     /// The client sends to this user.
     Send(&'static str),
+    /// The client sends to the group.
+    SendGroup,
+    /// Bob writes to the group.
+    HearGroup,
+    /// The client's user is put out of the group, or comes back.
+    ComeOrGo,
     /// This user writes to the client.
     Hear(&'static str),
     /// So many of the client's lines reach the server.
@@ -40,9 +46,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => who.clone().prop_map(Step::Send),
         6 => who.clone().prop_map(Step::Hear),
+        2 => Just(Step::SendGroup),
+        4 => Just(Step::HearGroup),
+        1 => Just(Step::ComeOrGo),
         5 => (1_usize..6).prop_map(Step::ToServer),
         5 => (1_usize..12).prop_map(Step::ToClient),
-        5 => (1_usize..8, 0_usize..2).prop_map(|(count, first)| Step::Push(count, first)),
+        5 => (1_usize..8, 0_usize..3).prop_map(|(count, first)| Step::Push(count, first)),
         1 => prop_oneof![Just(Mood::Away), Just(Mood::Doubtful)].prop_map(Step::Mood),
         1 => any::<bool>().prop_map(|crash| Step::Lose { crash }),
         3 => Just(Step::Connect),
@@ -59,10 +68,12 @@ struct World {
     server: Model,
     connected: bool,
     to_server: Vec<Vec<u8>>,
-    sends: BTreeMap<Ticket, (&'static str, String)>,
+    group: ConvId,
+    sends: BTreeMap<Ticket, String>,
     answers: BTreeMap<Ticket, (ConvId, Seq)>,
-    heard: Vec<(ConvId, Seq, UserId, String)>,
+    heard: Vec<(ConvId, Seq, UserId, Option<String>)>,
     written: usize,
+    refused: usize,
 }
 
 impl World {
@@ -70,17 +81,21 @@ impl World {
         let mut client = ClientService::new("run");
         let password = Secret::new("correct horse");
         client.login(Credential::Password { name: "amy".into(), password }).unwrap();
+        let mut server = Model::default();
+        let group = server.makes_group("bob", 1, "lunch", &["amy", "bob"]);
         // So that a first send finds itself logged in.
         let mut world = Self {
             now: Instant::now(),
             client,
-            server: Model::default(),
+            server,
+            group,
             connected: false,
             to_server: Vec::new(),
             sends: BTreeMap::new(),
             answers: BTreeMap::new(),
             heard: Vec::new(),
             written: 0,
+            refused: 0,
         };
         world.connect();
         world.settle(4);
@@ -123,12 +138,17 @@ impl World {
         while let Some(event) = self.client.take_event() {
             match event {
                 Event::Message { conv, entry } => {
-                    self.heard.push((conv, entry.seq, entry.from, entry.text().unwrap().to_string()));
+                    let text = entry.text().map(ToString::to_string);
+                    self.heard.push((conv, entry.seq, entry.from, text));
                 }
                 Event::Sent { ticket, conv, seq, .. } => {
                     assert!(self.answers.insert(ticket, (conv, seq)).is_none(), "answered twice");
                 }
-                Event::Refused { refusal, .. } => panic!("refused: {refusal:?}"),
+                Event::Refused { ticket, refusal } => {
+                    assert_eq!(refusal.code, "forbidden");
+                    assert!(self.sends.remove(&ticket).is_some(), "refused and answered");
+                    self.refused += 1;
+                }
                 Event::LoggedOut { why, .. } => panic!("logged out: {why}"),
                 _ => {}
             }
@@ -141,8 +161,19 @@ impl World {
                 self.written += 1;
                 let text = format!("from amy {}", self.written);
                 let ticket = self.client.send(self.now, To::User(name.into()), &text).unwrap();
-                self.sends.insert(ticket, (name, text));
+                self.sends.insert(ticket, text);
             }
+            Step::SendGroup => {
+                self.written += 1;
+                let text = format!("from amy {}", self.written);
+                let ticket = self.client.send(self.now, To::Conv(self.group), &text).unwrap();
+                self.sends.insert(ticket, text);
+            }
+            Step::HearGroup => {
+                self.written += 1;
+                self.server.group_hears(self.group, "bob", &format!("to all {}", self.written));
+            }
+            Step::ComeOrGo => self.server.comes_or_goes(self.group),
             Step::Hear(name) => {
                 self.written += 1;
                 self.server.peer_sends(name, &format!("from {name} {}", self.written));
@@ -211,38 +242,70 @@ impl World {
         for (conv, seq, from, text) in &self.heard {
             assert!(heard.insert((*conv, *seq)), "{text:?} came twice");
             let stored = &self.server.talks[conv].entries[usize::try_from(seq.get()).unwrap() - 1];
-            assert_eq!((stored.from, stored.text.as_str()), (*from, text.as_str()), "the wrong place");
+            let text_there = stored.event.is_none().then(|| stored.text.clone());
+            assert_eq!((stored.from, &text_there), (*from, text), "the wrong place");
         }
         let amy = user_id("amy");
         for (conv, talk) in &self.server.talks {
-            for (at, stored) in talk.entries.iter().enumerate() {
-                let seq = Seq::new(u64::try_from(at).unwrap() + 1).unwrap();
-                if stored.from != amy {
-                    assert!(heard.contains(&(*conv, seq)), "{:?} was lost", stored.text);
+            let numbered = talk.entries.iter().enumerate().map(|(at, stored)| (at + 1, stored));
+            let seen: Vec<_> =
+                numbered.filter(|(at, _)| !self.server.unseen.contains(&(*conv, *at))).collect();
+            for (at, stored) in &seen {
+                let seq = Seq::new(u64::try_from(*at).unwrap()).unwrap();
+                // What happens to a group is told to who caused it, too.
+                if stored.from != amy || stored.event.is_some() {
+                    assert!(heard.contains(&(*conv, seq)), "{at} {:?} was lost", stored.text);
                 }
             }
             let Some(mine) = self.client.conversation(*conv) else {
                 assert!(talk.entries.is_empty(), "an unknown conversation");
                 continue;
             };
-            let texts: Vec<&str> = mine.entries().map(|entry| entry.text().unwrap().as_ref()).collect();
-            let stored: Vec<&str> = talk.entries.iter().map(|stored| stored.text.as_str()).collect();
+            let texts: Vec<&str> =
+                mine.entries().map(|entry| entry.text().map_or("", AsRef::as_ref)).collect();
+            let stored: Vec<&str> = seen.iter().map(|(_, stored)| stored.text.as_str()).collect();
             assert_eq!(texts, stored, "the client's copy is the server's");
-            if !stored.is_empty() {
-                assert_eq!(mine.stream.complete().map(Seq::get), u64::try_from(stored.len()).ok());
+            if let Some((last, _)) = seen.last() {
+                assert_eq!(mine.stream.complete().map(Seq::get), u64::try_from(*last).ok());
             }
         }
-        for (ticket, (_, text)) in &self.sends {
+        for (ticket, text) in &self.sends {
             let (conv, seq) = self.answers.get(ticket).expect("each send is answered");
             let stored = &self.server.talks[conv].entries[usize::try_from(seq.get()).unwrap() - 1];
             assert_eq!(&stored.text, text, "answered with the wrong place");
         }
-        let all: Vec<&str> =
-            self.server.talks.values().flat_map(|talk| &talk.entries).map(|s| s.text.as_str()).collect();
+        let all: Vec<&str> = self
+            .server
+            .talks
+            .values()
+            .flat_map(|talk| &talk.entries)
+            .filter(|s| s.event.is_none())
+            .map(|s| s.text.as_str())
+            .collect();
         assert_eq!(all.len(), all.iter().collect::<BTreeSet<_>>().len(), "the server has each text once");
-        assert_eq!(all.len(), self.written);
+        assert_eq!(all.len(), self.written - self.refused);
         assert_eq!(self.server.max_acked_beyond, 0);
     }
+}
+
+#[test]
+fn who_comes_and_goes_hears_all_that_is_theirs() {
+    let mut world = World::new();
+    for round in 0..30 {
+        world.run(&Step::HearGroup);
+        world.run(&Step::SendGroup);
+        world.run(&Step::ToServer(round % 4));
+        world.run(&Step::ComeOrGo);
+        world.run(&Step::HearGroup);
+        world.run(&Step::Push(round % 7, 0));
+        world.run(&Step::ToClient(round % 5));
+        if round % 6 == 5 {
+            world.run(&Step::Lose { crash: round % 4 == 1 });
+            world.run(&Step::Connect);
+        }
+    }
+    world.finish();
+    world.check();
 }
 
 proptest! {
@@ -283,12 +346,14 @@ fn own_sends_do_not_come_back_as_messages_when_the_answer_was_lost() {
     let mut world = World::new();
     world.run(&Step::Send("bob"));
     world.run(&Step::ToServer(9));
-    assert_eq!(world.server.talks.values().map(|talk| talk.entries.len()).sum::<usize>(), 1);
+    let sent = |world: &World| world.server.talks.values().map(|talk| talk.entries.len()).sum::<usize>();
+    assert_eq!(sent(&world), 2 + 1, "the group's beginning and this");
     world.run(&Step::Lose { crash: true });
     world.run(&Step::Hear("bob"));
     world.finish();
     world.check();
-    assert_eq!(world.heard.len(), 1, "bob's alone: {:?}", world.heard);
+    let texts: Vec<_> = world.heard.iter().filter_map(|(.., text)| text.as_ref()).collect();
+    assert_eq!(texts.len(), 1, "bob's alone: {:?}", world.heard);
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn what_was_before_ones_own_joining_is_asked_for_once() {
     let mut stage = Stage::new();
     let lunch = stage.server.makes_group("bob", 1, "lunch", &["amy", "bob", "carol"]);
     // The first two entries are not amy's to see.
-    stage.server.hidden.insert(lunch, 2);
+    stage.server.unseen.extend([(lunch, 1), (lunch, 2)]);
     stage.log_in();
     stage.line("/to #lunch");
     assert_eq!(stage.server.histories, 1);
