@@ -129,6 +129,7 @@ const SCRIPTS: &str = r#"SCRIPT MODE
     token TOKEN                  log in by token
     token                        say the token of this login (a secret; valid 7 days)
     logout                       log out, which revokes the token
+    password OLD NEW             change the password (OLD without blanks); other sessions end
     send NAME TEXT               send to a user; does not wait for `sent`. TEXT is the rest of the
                                  line, or, when all of it is a JSON string, what that encodes
     wait EVENT [N] [SECONDS]     wait until N (1) events of that kind came; each wait uses up the

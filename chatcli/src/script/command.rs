@@ -20,6 +20,10 @@ pub(crate) enum Command {
     /// Log in by token; without one, say the present token.
     Token(Option<Secret>),
     Logout,
+    Password {
+        old: Secret,
+        new: Secret,
+    },
     Send {
         name: String,
         text: String,
@@ -76,6 +80,11 @@ impl Command {
             }
             "token" => Self::Token((!rest.trim().is_empty()).then(|| Secret::new(rest.trim()))),
             "logout" => Self::Logout,
+            "password" => {
+                let (old, new) = split(rest);
+                let old = Secret::new(need(old, "OLD NEW", word)?);
+                Self::Password { old, new: Secret::new(need(new, "OLD NEW", word)?) }
+            }
             "send" => {
                 let (name, text) = split(rest);
                 let name = need(name, "NAME TEXT", word)?;
@@ -176,6 +185,7 @@ mod tests {
             "dance",
             "who",
             "group create",
+            "password x",
         ] {
             let refusal = Command::parse(bad).unwrap_err();
             assert_eq!(refusal.code, "usage", "{bad}");

@@ -198,6 +198,7 @@ impl<W: Write> Script<W> {
             Command::Send { name, text } => return self.send(name, &text),
             Command::Wait { event, count, timeout } => return self.wait(&event, count, timeout),
             Command::Logout => self.client.service.ask(now, Question::Logout),
+            Command::Password { old, new } => self.client.service.ask(now, Question::Password { old, new }),
             Command::Conversations => self.client.service.ask(now, Question::Conversations),
             Command::Who { name } => self.client.service.ask(now, Question::FindUser { name }),
             Command::Order(order) => {

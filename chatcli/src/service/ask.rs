@@ -20,6 +20,8 @@ pub(crate) enum Question {
     Register { name: String, password: Secret },
     /// End the session.
     Logout,
+    /// Change the password; every other session ends.
+    Password { old: Secret, new: Secret },
     /// Who is this?
     FindUser { name: String },
     /// The last `count` entries before `before`, or the last of all.
@@ -73,7 +75,7 @@ impl Question {
 
     /// Whether it may be asked again when nobody knows whether it was answered.
     fn may_be_repeated(&self) -> bool {
-        !matches!(self, Self::GroupCreate { .. })
+        !matches!(self, Self::GroupCreate { .. } | Self::Password { .. })
     }
 }
 
@@ -166,6 +168,7 @@ impl ClientService {
         let request = match &ask.question {
             Question::Register { name, password } => Request::Register { name, password: password.reveal() },
             Question::Logout => Request::Logout,
+            Question::Password { old, new } => Request::Password { old: old.reveal(), new: new.reveal() },
             Question::FindUser { name } => Request::FindUser { name },
             Question::History { conv, before, count } => {
                 let before = pages.entries.first().map(|entry| entry.seq).or(*before);
@@ -242,6 +245,7 @@ impl ClientService {
                 self.end_session(Some(ticket), "logged out".into(), false);
                 None
             }
+            Question::Password { .. } => Some(Event::Done { ticket }),
             Question::FindUser { .. } => {
                 let body: Found<'_> = serde_json::from_str(line)?;
                 let (user, name, online) = (body.user, body.name.into_owned(), body.online);

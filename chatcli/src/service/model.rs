@@ -333,7 +333,10 @@ impl Model {
             Request::GroupInvite { user: UserRef::Name(name), .. } if !NAMES.contains(&name.key()) => {
                 self.error(id, ErrorCode::NotFound);
             }
-            Request::GroupInvite { .. } | Request::FriendRequest { .. } | Request::Block { .. } => {
+            Request::Password { .. }
+            | Request::GroupInvite { .. }
+            | Request::FriendRequest { .. }
+            | Request::Block { .. } => {
                 self.plain_ok(id);
             }
             other => panic!("unexpected: {other:?}"),

@@ -30,6 +30,10 @@ pub(crate) enum Request<'a> {
         more: bool,
     },
     Logout,
+    Password {
+        old: &'a str,
+        new: &'a str,
+    },
     FindUser {
         name: &'a str,
     },
@@ -197,6 +201,7 @@ mod tests {
             login(None, None, Some("abc")),
             Request::Sync { cursors: &cursors, more: false },
             Request::Logout,
+            Request::Password { old: "correct horse", new: "battery staple" },
             Request::FindUser { name: "bob" },
             Request::Send { client_id: "c", user: None, conv: Some(conv), text: "x" },
             Request::Ack { conv, seq },

@@ -185,6 +185,14 @@ impl App {
     fn handle_chat_key(&mut self, now: Instant, service: &mut ClientService, key: KeyEvent, control: bool) {
         let alt = key.modifiers.contains(KeyModifiers::ALT);
         let chat = &mut self.chat;
+        if let Some(entry) = &mut chat.password {
+            match key.code {
+                KeyCode::Enter => chat.submit(now, service),
+                KeyCode::Esc => chat.password = None,
+                _ => edit(&mut entry.editor, key, control),
+            }
+            return;
+        }
         match key.code {
             KeyCode::Tab => return chat.complete(service, false),
             KeyCode::BackTab => return chat.complete(service, true),

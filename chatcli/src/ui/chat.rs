@@ -10,6 +10,7 @@ use schema::{ConvId, Seq, UserId};
 use super::command::{Command, help};
 use super::completion::Completion;
 use super::line_editor::LineEditor;
+use super::password_entry::{Entered, PasswordEntry};
 use crate::limits::TYPING_SHOWN;
 use crate::order::Order;
 use crate::service::{ClientService, Conversation, Question, Refusal, Ticket, To};
@@ -63,6 +64,7 @@ pub(super) enum Purpose {
     /// The entries that an opened conversation should show.
     Fill,
     Logout,
+    Password,
     Order(Order),
     /// A message, with its receiver and its text.
     Send(To, String),
@@ -75,6 +77,8 @@ pub(crate) struct Chat {
     open: Option<To>,
     pub(crate) editor: LineEditor,
     completion: Option<Completion>,
+    /// A password that is being entered in place of a message.
+    pub(crate) password: Option<PasswordEntry>,
     notices: Vec<Notice>,
     pub(super) asked: HashMap<Ticket, Purpose>,
     /// Who was seen typing where, and when.
@@ -157,6 +161,9 @@ impl Chat {
 
     /// Enter was pressed.
     pub(crate) fn submit(&mut self, now: Instant, service: &mut ClientService) {
+        if self.password.is_some() {
+            return self.enter_password(now, service);
+        }
         self.scroll = 0;
         match Command::parse(&self.editor.submit()) {
             Command::Empty => {}
@@ -178,6 +185,7 @@ impl Chat {
                 Ok(question) => self.ask(now, service, Purpose::Order(order), question),
                 Err(refusal) => self.complain(service, &refusal.to_string()),
             },
+            Command::Password => self.password = Some(PasswordEntry::default()),
             Command::Logout => {
                 self.logging_out = true;
                 self.ask(now, service, Purpose::Logout, Question::Logout);
@@ -185,6 +193,20 @@ impl Chat {
             Command::Quit => self.quit = true,
             Command::Help => help().iter().for_each(|line| self.say(service, line)),
             Command::Bad(message) => self.complain(service, &message),
+        }
+    }
+
+    fn enter_password(&mut self, now: Instant, service: &mut ClientService) {
+        match self.password.as_mut().map(PasswordEntry::enter) {
+            None | Some(Entered::More) => {}
+            Some(Entered::Wrong(why)) => {
+                self.password = None;
+                self.complain(service, why);
+            }
+            Some(Entered::All(old, new)) => {
+                self.password = None;
+                self.ask(now, service, Purpose::Password, Question::Password { old, new });
+            }
         }
     }
 
@@ -300,6 +322,9 @@ impl Chat {
 
     /// A text was typed.
     pub(crate) fn typed(&mut self, now: Instant, service: &mut ClientService, text: &str) {
+        if let Some(entry) = &mut self.password {
+            return entry.editor.insert(text.trim_end_matches(['\r', '\n']));
+        }
         self.editor.insert(text);
         if !self.editor.text().starts_with('/')
             && let Some(conv) = self.conversation(service).map(|found| found.conv)

@@ -22,6 +22,7 @@ pub(crate) enum Command {
     Who(String),
     /// Something about friends or groups.
     Order(Order),
+    Password,
     Logout,
     Quit,
     Help,
@@ -32,7 +33,7 @@ pub(crate) enum Command {
 /// The first words of all commands.
 pub(crate) const WORDS: &[&str] = &[
     "block", "blocked", "friend", "friends", "group", "groups", "help", "history", "list", "logout", "msg",
-    "quit", "to", "unblock", "who",
+    "password", "quit", "to", "unblock", "who",
 ];
 
 /// What stands between the two columns of a line of the program's own.
@@ -47,6 +48,7 @@ const HELP: &[(&str, &str)] = &[
 ];
 
 const HELP_KEYS: &[(&str, &str)] = &[
+    ("/password", "change your password; it is asked for, and not shown"),
     ("/logout, /quit", "log out and forget this login; leave (Ctrl-C)"),
     ("//TEXT", "a message that begins with a slash"),
     ("@NAME", "in a message: rings NAME's bell"),
@@ -105,6 +107,7 @@ impl Command {
                 Ok(count @ 1..=10_000) => Self::History(count),
                 _ => Self::Bad("usage: /history [1 to 10000]".into()),
             },
+            "password" => Self::Password,
             "logout" => Self::Logout,
             "quit" | "q" | "exit" => Self::Quit,
             "help" | "h" | "?" => Self::Help,

@@ -11,6 +11,7 @@ mod login_form;
 mod mention;
 mod news;
 mod pane;
+mod password_entry;
 mod report;
 mod safe_text;
 mod terminal;

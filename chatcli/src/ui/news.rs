@@ -77,7 +77,13 @@ impl Chat {
     }
 
     fn handle_done(&mut self, now: Instant, service: &mut ClientService, ticket: Ticket) {
-        let Some(Purpose::Order(order)) = self.asked.remove(&ticket) else { return };
+        let order = match self.asked.remove(&ticket) {
+            Some(Purpose::Order(order)) => order,
+            Some(Purpose::Password) => {
+                return self.say(service, "the password is changed; other devices are logged out");
+            }
+            _ => return,
+        };
         if let Some(text) = order.done() {
             self.say(service, &text);
         }

@@ -395,6 +395,32 @@ fn a_mention_rings_once_and_is_counted_in_the_title_until_a_key_is_pressed() {
 }
 
 #[test]
+fn a_password_is_changed_without_being_shown() {
+    let mut stage = Stage::chatting();
+    stage.line("/password");
+    for (prompt, text) in [
+        ("Old password (", "correct horse"),
+        ("New password (", "battery staple"),
+        ("again", "battery staple"),
+    ] {
+        stage.keys(text);
+        let screen = stage.at_80();
+        assert!(
+            screen.contains(prompt) && !screen.contains("horse") && !screen.contains("staple"),
+            "{screen}"
+        );
+        stage.line("");
+    }
+    assert!(stage.at_80().contains("* the password is changed"), "{}", stage.at_80());
+    stage.key(KeyCode::Up, KeyModifiers::NONE);
+    assert_eq!(stage.app.chat.editor.text(), "/password", "no password is remembered");
+    stage.key(KeyCode::Char('u'), KeyModifiers::CONTROL);
+    stage.line("/password");
+    stage.key(KeyCode::Esc, KeyModifiers::NONE);
+    assert_eq!(stage.screen(80, 24)[23], ">");
+}
+
+#[test]
 fn the_wheel_scrolls() {
     let mut stage = Stage::chatting();
     for n in 1..=40 {

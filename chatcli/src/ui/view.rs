@@ -197,6 +197,12 @@ fn list_row(
 
 fn draw_input(frame: &mut Frame<'_>, area: Rect, label: &str, app: &App) {
     let columns = usize::from(area.width);
+    if let Some(entry) = &app.chat.password {
+        // Not even its length is shown.
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        frame.render_widget(Paragraph::new(Line::styled(entry.prompt(), bold)), area);
+        return place_cursor(frame, area, width(entry.prompt()));
+    }
     let prompt = format!("{}> ", shorten(label, (columns / 3).saturating_sub(2)));
     let prompt_width = width(&prompt);
     let (text, cursor) = app.chat.editor.view(columns.saturating_sub(prompt_width));

@@ -45,7 +45,6 @@ impl Terminal {
         let io = || Stdio::from(slave.try_clone().unwrap());
         // A session of its own, so that it finds no other terminal than this.
         let child = Command::new("setsid")
-            .arg("--wait")
             .arg(env!("CARGO_BIN_EXE_chatcli"))
             .args(args)
             .env("TERM", "xterm-256color")
@@ -78,9 +77,8 @@ impl Terminal {
 
     /// Bytes that the program has in memory.
     fn memory(&self) -> u64 {
-        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
-        let child = std::fs::read_to_string(children).unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.trim())).unwrap();
+        // `setsid` has become the program.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
     }

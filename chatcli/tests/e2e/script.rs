@@ -202,3 +202,30 @@ fn several_waits_miss_nothing_and_count_nothing_twice() {
     bob.wait_for("user 2 amy online");
     assert_eq!(bob.events("error"), [r#"error timeout "0 of 1 `message` came""#]);
 }
+
+#[test]
+fn a_password_is_changed_by_who_knows_the_old_one() {
+    let chatd = chatd();
+    let mut amy = Person::join(&chatd, "amy");
+    let mut elsewhere = Person::new(chatd.chat_addr(), "amy");
+    elsewhere.say(&format!("login amy {PASSWORD}"));
+    elsewhere.wait_for("synced");
+    // The old one must be one word here.
+    amy.say("password wrong-password new-password-1");
+    amy.wait_for("error unauthorized");
+    let mut bob = Person::new(chatd.chat_addr(), "bob");
+    bob.say("register bob first-password");
+    bob.say("login bob first-password");
+    bob.wait_for("synced");
+    bob.say("password first-password second password");
+    bob.wait_for("done");
+    bob.say("logout");
+    bob.wait_for("offline");
+    bob.say("login bob first-password");
+    bob.wait_for("error unauthorized");
+    bob.say("login bob second password");
+    bob.wait_until("a second `online`", |said| {
+        said.iter().filter(|line| line.starts_with("online ")).count() == 2
+    });
+    assert!(elsewhere.events("offline").is_empty(), "a refused change ends nothing");
+}
