@@ -11,6 +11,7 @@ use schema::limits::{IDLE_TIMEOUT, LOGIN_TIMEOUT};
 use serde::Deserialize;
 use store::{DbConfig, Secret};
 
+use crate::commands::Command;
 use crate::rates::RatesConfig;
 
 /// The chat server.
@@ -18,10 +19,10 @@ use crate::rates::RatesConfig;
 /// Without any option it listens on 127.0.0.1:6000 and keeps its tables in a SQLite file under ./chat-data; nothing else needs to be installed or
 /// configured. Clients speak JSON lines over TCP (see docs/protocol.md); `chatcli` is one.
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "chatd", version, after_help = EXIT_CODES, args_override_self = true)]
+#[command(name = "chatd", version, after_help = EXIT_CODES, args_override_self = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
     /// Reads the configuration from this TOML file.
-    #[arg(long, value_name = "FILE", env = "CHATD_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "CHATD_CONFIG", global = true)]
     config: Option<PathBuf>,
     /// Where clients connect; port 0 takes a free one [default: 127.0.0.1:6000]
     #[arg(long, value_name = "ADDR", env = "CHATD_LISTEN")]
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", env = "CHATD_NODE")]
     node: Option<String>,
     /// The folder of the tables and the log; made when missing [default: ./chat-data]
-    #[arg(long, value_name = "DIR", env = "CHATD_DATA_DIR")]
+    #[arg(long, value_name = "DIR", env = "CHATD_DATA_DIR", global = true)]
     data_dir: Option<PathBuf>,
     /// Keeps the tables in MySQL or MariaDB: mysql://user:password@host:port/database. More in [store.mysql] of the file
     #[arg(long, value_name = "URL", env = "CHATD_MYSQL", hide_env_values = true)]
@@ -68,6 +69,9 @@ pub(crate) struct Args {
     /// Checks the configuration and exits, 0 or 2
     #[arg(long)]
     pub(crate) check: bool,
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// Looks at the tables, says what a start would do to them, does nothing, and exits, 0 or 1
     #[arg(long)]
     pub(crate) check_db: bool,

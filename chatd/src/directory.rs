@@ -105,6 +105,15 @@ impl Directory {
         !state.users.contains_key(&user) && state.announced.remove(&user)
     }
 
+    /// All live sessions with their users, in the order of their ids.
+    pub(crate) fn all(&self) -> Vec<(UserId, Live)> {
+        let state = self.state.lock();
+        let mut all: Vec<_> =
+            state.users.iter().flat_map(|(user, lives)| lives.iter().map(|live| (*user, *live))).collect();
+        all.sort_unstable_by_key(|(_, live)| live.session);
+        all
+    }
+
     /// How many users have a session.
     pub(crate) fn online(&self) -> usize {
         self.state.lock().users.len()

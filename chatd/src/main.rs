@@ -1,8 +1,10 @@
 //! `chatd`, the chat server: parses, starts, waits for signals, stops; maps errors to exit codes.
 
 mod admin;
+mod commands;
 mod config;
 mod connz;
+mod control;
 mod directory;
 mod login;
 mod metrics;
@@ -38,6 +40,15 @@ fn main() -> ExitCode {
     if args.check {
         say("chatd: the configuration is valid");
         return ExitCode::SUCCESS;
+    }
+    if let Some(command) = args.command {
+        return match commands::run(command, &config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("chatd: {error}"));
+                ExitCode::from(if matches!(error, commands::CommandError::Usage(_)) { 2 } else { 1 })
+            }
+        };
     }
     if args.check_db {
         return check_db(&config);

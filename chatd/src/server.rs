@@ -1,6 +1,7 @@
 //! `ChatServer`: puts the parts together, runs them, and takes them apart in order.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use store::{Store, StoreError};
 use crate::admin::AdminService;
 use crate::config::Config;
 use crate::connz::Told;
+use crate::control::{self, ControlService, Reply};
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::post::Post;
@@ -58,6 +60,8 @@ pub(crate) struct ChatServer {
     pool: EventLoopThreadPool,
     chat: RunningServer<Post>,
     admin: RunningServer<Told>,
+    /// The control socket, where there is one.
+    control: Option<RunningServer<Reply>>,
     loops: Vec<ServiceHandle<Post>>,
     node: Arc<Node>,
     login: Arc<LoginPool>,
@@ -97,7 +101,8 @@ impl ChatServer {
         let ready = Arc::new(AtomicBool::new(true));
         let chat = serve_chat(chat, slots, &node)?;
         let admin = serve_admin(admin, &pool, &ready, &node, &log)?;
-        Ok(Self { config, pool, chat, admin, loops, node, login, ready, log })
+        let control = serve_control(&config, &pool, &node);
+        Ok(Self { config, pool, chat, admin, control, loops, node, login, ready, log })
     }
 
     pub(crate) fn chat_addr(&self) -> SocketAddr {
@@ -152,6 +157,10 @@ impl ChatServer {
         let joined = self.pool.join();
         self.login.close();
         self.node.store.close();
+        if self.control.take().is_some() {
+            // One that is left behind is taken over by the next start.
+            let _ = std::fs::remove_file(self.config.store.data_dir.join(control::SOCKET));
+        }
         log::info!("ended");
         drop(self.log);
         Ok(joined?)
@@ -193,6 +202,7 @@ fn admin_limits() -> ServiceConfig {
 fn install_log(config: &Config) -> Result<asynclog::Guard, ServerError> {
     let path = config.log_file.clone();
     // With the tables on a server nobody else has made it yet. Where that fails opening the log says why.
+    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.store.data_dir);
     let _ = path.parent().map(std::fs::create_dir_all);
     asynclog::Builder::new()
         .file(&path)
@@ -253,6 +263,37 @@ fn serve_admin(
         me: handles.first().expect("one loop at least").clone(),
     };
     server.serve_on(slots, make).map_err(ServerError::Threads)
+}
+
+/// Listens on the control socket. A folder in which there can be none is no reason not to serve.
+fn serve_control(
+    config: &Config,
+    pool: &EventLoopThreadPool,
+    node: &Arc<Node>,
+) -> Option<RunningServer<Reply>> {
+    let path = config.store.data_dir.join(control::SOCKET);
+    let serve = || {
+        let server = TcpServer::bind_unix(&path, admin_limits())?;
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, owner_only)?;
+        let slots: Vec<_> =
+            pool.handles().iter().take(1).map(|handle| handle.service_slot(ADMIN_POSTS_MAX)).collect();
+        let handles: Vec<_> = slots.iter().map(ServiceSlot::handle).collect();
+        let node = Arc::clone(node);
+        #[expect(clippy::expect_used, reason = "the handles are those of these very slots")]
+        let make = move |_| ControlService {
+            node: Arc::clone(&node),
+            me: handles.first().expect("one loop at least").clone(),
+        };
+        server.serve_on(slots, make)
+    };
+    match serve() {
+        Ok(server) => Some(server),
+        Err(error) => {
+            log::warn!("`chatd admin` cannot reach this server: {}: {error}", path.display());
+            None
+        }
+    }
 }
 
 /// Raises the soft descriptor limit to the hard one and says what it is now.

@@ -1,5 +1,6 @@
 //! Password hashes: Argon2id, as PHC strings that carry their own parameters.
 
+use store::dao::is_disabled;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use schema::login::LoginError;
@@ -44,6 +45,8 @@ impl Hasher {
     /// Whether the password is the one of `stored`, whatever parameters that was made with. Without `stored`, where there
     /// is no such user, it is never right, and finding that out takes as long.
     pub(crate) fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, LoginError> {
+        // Of an account that is disabled no password is right.
+        let stored = stored.filter(|stored| !is_disabled(stored));
         let hash = PasswordHash::new(stored.unwrap_or(&self.dummy))
             .map_err(|error| defect("a stored password hash is damaged", &error))?;
         match self.argon2.verify_password(password.as_bytes(), &hash) {
@@ -95,6 +98,14 @@ mod tests {
         assert_eq!(cost(&hasher.dummy), cost(&real));
         assert_eq!(cost(&real).as_deref(), Some("m=64,t=3,p=1"));
         assert_eq!(hasher.verify("correct horse", None), Ok(false));
+    }
+
+    #[test]
+    fn a_disabled_account_lets_nobody_in() {
+        let hasher = hasher(8, 1);
+        let hash = hasher.hash("correct horse").unwrap();
+        assert_eq!(hasher.verify("correct horse", Some(&format!("!{hash}"))), Ok(false));
+        assert_eq!(hasher.verify("correct horse", Some("!")), Ok(false));
     }
 
     #[test]

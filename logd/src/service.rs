@@ -10,7 +10,7 @@ use schema::login::{
     LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, TokenId, Verified,
 };
 use schema::text::{Name, is_device, is_password};
-use store::dao::{TokenDao, UserDao};
+use store::dao::{TokenDao, UserDao, disabled, is_disabled};
 use store::{Store, StoreError};
 
 use crate::config::LoginConfig;
@@ -192,6 +192,27 @@ impl LoginService {
         Ok(revoked.into_iter().map(TokenId).collect())
     }
 
+    /// Sets a password and revokes every token of the user. Returns those that were revoked: their sessions end. An account that is disabled stays so.
+    ///
+    /// # Errors
+    /// [`LoginError::Unauthorized`] when there is no such user, [`LoginError::BadRequest`], [`LoginError::Unavailable`], [`LoginError::Overloaded`],
+    /// [`LoginError::Internal`].
+    pub fn set_password(&self, user: UserId, password: &str) -> Result<Vec<TokenId>, LoginError> {
+        if !is_password(password) {
+            return Err(BAD_PASSWORD);
+        }
+        let hash = self.hasher.hash(password)?;
+        let revoked = self.store.write_wait(move |db| {
+            let mut users = UserDao::new(db);
+            let Some(before) = users.credentials_by_id(user)? else { return Ok(None) };
+            let hash = if is_disabled(&before.password_hash) { disabled(&hash) } else { hash.clone() };
+            users.set_password_hash(user, &hash)?;
+            TokenDao::new(db).delete_all(user, None).map(Some)
+        });
+        let revoked = revoked.map_err(failed)?.ok_or(LoginError::Unauthorized)?;
+        Ok(revoked.into_iter().map(TokenId).collect())
+    }
+
     /// Does what the call asks for.
     ///
     /// # Errors
@@ -208,6 +229,9 @@ impl LoginService {
             LoginCall::Verify { token } => self.verify(&token).map(LoginReplyOk::Verified),
             LoginCall::ChangePassword { user, keep, old, new } => {
                 self.change_password(user, keep, &old, &new).map(|tokens| LoginReplyOk::Revoked { tokens })
+            }
+            LoginCall::SetPassword { user, password } => {
+                self.set_password(user, &password).map(|tokens| LoginReplyOk::Revoked { tokens })
             }
             // A call of a later version of the messages.
             _ => Err(LoginError::Forbidden),

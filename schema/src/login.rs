@@ -91,6 +91,13 @@ pub enum LoginCall {
         /// The password from now on.
         new: String,
     },
+    /// Set a password, for the operator; every token is revoked. A disabled account stays so.
+    SetPassword {
+        /// Whose.
+        user: UserId,
+        /// The password from now on.
+        password: String,
+    },
 }
 
 impl LoginCall {
@@ -98,7 +105,7 @@ impl LoginCall {
     #[must_use]
     pub const fn hashes(&self) -> bool {
         match self {
-            Self::Register { .. } | Self::ChangePassword { .. } => true,
+            Self::Register { .. } | Self::ChangePassword { .. } | Self::SetPassword { .. } => true,
             Self::Login(request) => matches!(request.by, LoginBy::Password { .. }),
             Self::Logout { .. } | Self::Verify { .. } => false,
         }
@@ -116,6 +123,9 @@ impl fmt::Debug for LoginCall {
                 f.debug_struct("Logout").field("token", token).field("user", user).field("all", all).finish()
             }
             Self::Verify { .. } => f.write_str("Verify(…)"),
+            Self::SetPassword { user, .. } => {
+                f.debug_struct("SetPassword").field("user", user).finish_non_exhaustive()
+            }
             Self::ChangePassword { user, .. } => {
                 f.debug_struct("ChangePassword").field("user", user).finish_non_exhaustive()
             }

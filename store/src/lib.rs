@@ -7,6 +7,7 @@
 //! [`Connection`] is the same over SQLite and over MySQL or MariaDB, and so are the DAOs. On a server, writers are several: each conversation is always the same one's,
 //! and a batch is few statements of many rows; all else is a transaction of its own. Connections come from a [`pool::ConnectionPool`].
 
+mod backup;
 mod batch;
 mod checker;
 mod checkpoint;
@@ -17,6 +18,7 @@ pub mod dao;
 mod entity;
 mod error;
 mod heads;
+mod import;
 mod job;
 mod lock;
 mod mysql_batch;
@@ -37,6 +39,7 @@ mod tell;
 mod tidy;
 mod writer;
 
+pub use backup::backup;
 pub use checker::{DbCheck, DbChecker, DbPlan};
 pub use config::DbConfig;
 pub use connection::Connection;
@@ -45,6 +48,7 @@ pub use entity::{
     Listed, ListedGroup, Mark, Member, Members, Page, Position, Role, Span, TokenHash, TokenRow, User,
 };
 pub use error::{Denied, StoreError, UnavailableKind};
+pub use import::import;
 pub use mysql_config::{Durability, MySqlConfig, MySqlSection, Secret, Tls};
 pub use mysql_manager::MySqlManager;
 pub use pipeline::{

@@ -23,55 +23,55 @@ pub(crate) enum Place {
     Refused(SendError),
 }
 
-const LOCK: Rows = Rows {
+const LOCK: Rows<'static> = Rows {
     head: "SELECT id, last_seq, members_version FROM conversation FORCE INDEX (PRIMARY) WHERE id IN (",
     row: "?",
     between: ", ",
     tail: ") ORDER BY id FOR UPDATE",
 };
-const LOOK: Rows = Rows {
+const LOOK: Rows<'static> = Rows {
     head: "SELECT id, last_seq, members_version FROM conversation FORCE INDEX (PRIMARY) WHERE id IN (",
     row: "?",
     between: ", ",
     tail: ") ORDER BY id",
 };
-const FIND_SENT: Rows = Rows {
+const FIND_SENT: Rows<'static> = Rows {
     head: "SELECT sender, conv, client_id, seq, time_ms FROM sent FORCE INDEX (PRIMARY) WHERE ",
     row: "(sender = ? AND conv = ? AND client_id = ?)",
     between: " OR ",
     tail: "",
 };
-const INSERT_SENT: Rows = Rows {
+const INSERT_SENT: Rows<'static> = Rows {
     head: "INSERT INTO sent (sender, conv, client_id, seq, time_ms) VALUES ",
     row: "(?, ?, ?, ?, ?)",
     between: ", ",
     tail: "",
 };
-const INSERT_MESSAGES: Rows = Rows {
+const INSERT_MESSAGES: Rows<'static> = Rows {
     head: "INSERT INTO message (conv, seq, sender, session, time_ms, text) VALUES ",
     row: "(?, ?, ?, ?, ?, ?)",
     between: ", ",
     tail: "",
 };
-const SET_LAST: Rows = Rows {
+const SET_LAST: Rows<'static> = Rows {
     head: "INSERT INTO conversation (id, kind, last_seq, created_ms) VALUES ",
     row: "(?, 0, ?, 0)",
     between: ", ",
     tail: " ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq)",
 };
-const SET_OWN: Rows = Rows {
+const SET_OWN: Rows<'static> = Rows {
     head: "INSERT INTO member (user, conv, own_seq) VALUES ",
     row: "(?, ?, ?)",
     between: ", ",
     tail: " ON DUPLICATE KEY UPDATE own_seq = GREATEST(own_seq, VALUES(own_seq))",
 };
-const LOCK_MEMBERS: Rows = Rows {
+const LOCK_MEMBERS: Rows<'static> = Rows {
     head: "SELECT user, conv, delivered_seq, read_seq FROM member FORCE INDEX (PRIMARY) WHERE ",
     row: "(user = ? AND conv = ?)",
     between: " OR ",
     tail: " ORDER BY user, conv FOR UPDATE",
 };
-const SET_CURSORS: Rows = Rows {
+const SET_CURSORS: Rows<'static> = Rows {
     head: "INSERT INTO member (user, conv, delivered_seq, read_seq) VALUES ",
     row: "(?, ?, ?, ?)",
     between: ", ",
@@ -139,7 +139,7 @@ fn lock(
     db: &mut Connection,
     heads: &mut Heads,
     convs: impl Iterator<Item = ConvId>,
-    rows: &Rows,
+    rows: &Rows<'_>,
 ) -> Result<FxHashSet<ConvId>, StoreError> {
     let mut ids: Vec<ConvId> = convs.collect();
     ids.sort_unstable();
@@ -255,7 +255,7 @@ fn insert(
 
 fn execute_filled(
     db: &mut Connection,
-    rows: &Rows,
+    rows: &Rows<'_>,
     params: &[Param<'_>],
     width: usize,
 ) -> Result<(), StoreError> {

@@ -73,6 +73,42 @@ impl From<Param<'_>> for mysql::Value {
     }
 }
 
+/// A value that is nobody's else, for who copies rows without knowing what they mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owned {
+    Null,
+    Int(i64),
+    /// A text or bytes: the column knows which.
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Owned {
+    pub(crate) fn as_param(&self) -> Param<'_> {
+        match self {
+            Self::Null => Param::Null,
+            Self::Int(number) => Param::Int(*number),
+            Self::Text(text) => Param::Text(text),
+            Self::Bytes(bytes) => Param::Bytes(bytes),
+        }
+    }
+
+    /// Adds it to a checksum, so that no two lists of values are the same to it.
+    pub(crate) fn add_to(&self, sum: &mut sha2::Sha256) {
+        use sha2::Digest as _;
+        let (kind, bytes): (u8, &[u8]) = match self {
+            Self::Null => (0, &[]),
+            Self::Int(number) => return sum.update([&[1][..], &number.to_be_bytes()].concat()),
+            Self::Text(text) => (2, text.as_bytes()),
+            Self::Bytes(bytes) => (2, bytes),
+        };
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        sum.update([kind]);
+        sum.update(length.to_be_bytes());
+        sum.update(bytes);
+    }
+}
+
 /// A row of a query's result.
 #[derive(Debug)]
 pub struct Row<'a>(RowOf<'a>);
@@ -112,6 +148,19 @@ impl Row<'_> {
     /// [`StoreError::Corrupt`] when it is not of this type.
     pub fn get<T: Column>(&self, at: usize) -> Result<T, StoreError> {
         T::read(self, at)
+    }
+
+    /// The value of column `at`, whatever it is. What is UTF-8 is taken for a text.
+    pub(crate) fn owned(&self, at: usize) -> Result<Owned, StoreError> {
+        Ok(match self.cell(at)? {
+            Cell::Null => Owned::Null,
+            Cell::Int(number) => Owned::Int(number),
+            Cell::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => Owned::Text(text.to_owned()),
+                Err(_) => Owned::Bytes(bytes.to_vec()),
+            },
+            Cell::Other => return Err(wrong(self, at, "number, text or bytes")),
+        })
     }
 
     fn cell(&self, at: usize) -> Result<Cell<'_>, StoreError> {

@@ -7,14 +7,14 @@ use crate::error::StoreError;
 use crate::row::Param;
 
 /// A statement of many rows.
-pub(crate) struct Rows {
-    pub(crate) head: &'static str,
-    pub(crate) row: &'static str,
-    pub(crate) between: &'static str,
-    pub(crate) tail: &'static str,
+pub(crate) struct Rows<'s> {
+    pub(crate) head: &'s str,
+    pub(crate) row: &'s str,
+    pub(crate) between: &'s str,
+    pub(crate) tail: &'s str,
 }
 
-impl Rows {
+impl Rows<'_> {
     fn sql(&self, count: usize) -> String {
         let Self { head, row, between, tail } = self;
         let mut sql = String::with_capacity(head.len() + tail.len() + count * (row.len() + between.len()));
@@ -70,7 +70,7 @@ const ROWS_MAX: usize = 256;
 mod tests {
     use super::*;
 
-    const IDS: Rows = Rows { head: "SELECT x FROM t WHERE id IN (", row: "?", between: ", ", tail: ")" };
+    const IDS: Rows<'_> = Rows { head: "SELECT x FROM t WHERE id IN (", row: "?", between: ", ", tail: ")" };
 
     #[test]
     fn statements_have_as_many_rows_as_a_power_of_two() {

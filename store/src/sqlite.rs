@@ -19,6 +19,8 @@ pub(crate) enum Role {
     Reader,
     /// Moves the log into the file.
     Checkpointer,
+    /// Reads all of it into a copy.
+    Copier,
 }
 
 /// Statements kept prepared per connection: more than the store has.
@@ -58,7 +60,7 @@ fn configure(db: &rusqlite::Connection, role: Role) -> Result<(), StoreError> {
     match role {
         Role::Writer => db.pragma_update(None, "cache_size", -32_768)?,
         Role::Reader => db.execute_batch("PRAGMA cache_size=-8192; PRAGMA query_only=ON;")?,
-        Role::Checker | Role::Checkpointer => {}
+        Role::Checker | Role::Checkpointer | Role::Copier => {}
     }
     Ok(())
 }

@@ -111,7 +111,7 @@ impl ChatService {
                 self.revoke(user, &tokens, own);
                 // One that rests on the very token that was kept is another session all the same.
                 for live in self.node.directory.others(user, own) {
-                    self.end_elsewhere(live, ByeCode::LoggedOut);
+                    self.node.end(live, ByeCode::LoggedOut);
                 }
                 self.ok(cx, conn, id);
             }
@@ -127,19 +127,8 @@ impl ChatService {
     fn revoke(&self, user: UserId, tokens: &[TokenId], but: Option<SessionId>) {
         for live in self.node.directory.revoke(user, tokens, std::time::Instant::now()) {
             if Some(live.session) != but {
-                self.end_elsewhere(live, ByeCode::LoggedOut);
+                self.node.end(live, ByeCode::LoggedOut);
             }
-        }
-    }
-
-    /// Tells the loop of a session to end it. Its queue keeps places for such words; should they all be taken the session lives on, which the log says.
-    fn end_elsewhere(&self, live: Live, code: ByeCode) {
-        let loop_index = live.conn.loop_index();
-        let Some(handle) = self.node.loops.iter().find(|handle| handle.loop_index() == loop_index) else {
-            return;
-        };
-        if handle.post(Post::End { conn: live.conn, session: live.session, code }).is_err() {
-            log::error!("session {} could not be ended: its loop takes no posts", live.session);
         }
     }
 
@@ -218,8 +207,8 @@ impl ChatService {
         let live = Live { session, token: token_id, conn };
         match self.node.directory.enter(user, live) {
             Entered::Fine => {}
-            Entered::Replaced(oldest) => self.end_elsewhere(oldest, ByeCode::Replaced),
-            Entered::Revoked => self.end_elsewhere(live, ByeCode::LoggedOut),
+            Entered::Replaced(oldest) => self.node.end(oldest, ByeCode::Replaced),
+            Entered::Revoked => self.node.end(live, ByeCode::LoggedOut),
         }
         self.revoke(user, &evicted, Some(session));
         if !hold {

@@ -33,7 +33,7 @@ use following::LocalConv;
 
 use crate::config::Registration;
 use crate::connz::Closed;
-use crate::directory::Directory;
+use crate::directory::{Directory, Live};
 use crate::login::LoginBackend;
 use crate::post::{PeerKey, Post, Refused};
 use crate::rates::{Gatekeeper, RatesConfig};
@@ -67,6 +67,17 @@ impl Node {
             if handle.backlog() >= OTHER_POSTS_MAX || handle.post(post()).is_err() {
                 log::debug!("loop {} was not told", handle.loop_index());
             }
+        }
+    }
+
+    /// Tells the loop of a session to end it. Its queue keeps places for such words; should they all be taken the session lives on, which the log says.
+    pub(crate) fn end(&self, live: Live, code: schema::ByeCode) {
+        let loop_index = live.conn.loop_index();
+        let Some(handle) = self.loops.iter().find(|handle| handle.loop_index() == loop_index) else {
+            return;
+        };
+        if handle.post(Post::End { conn: live.conn, session: live.session, code }).is_err() {
+            log::error!("session {} could not be ended: its loop takes no posts", live.session);
         }
     }
 

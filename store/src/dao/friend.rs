@@ -27,6 +27,9 @@ pub(super) const BLOCKED: &str = "SELECT b.other, u.name FROM blocked b JOIN use
     WHERE b.user = ? AND b.other > ? ORDER BY b.other LIMIT ?";
 pub(super) const BUMP: &str = "UPDATE conversation SET members_version = members_version + 1 WHERE id = ?";
 
+/// Rows that are looked at at once while a user is erased.
+const ERASED_AT_ONCE: u32 = 500;
+
 /// What a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested {
@@ -180,6 +183,31 @@ impl<'a> FriendDao<'a> {
     ) -> Result<Vec<User>, StoreError> {
         let params = [user.into(), after.map_or(0, UserId::as_i64).into(), i64::from(limit).into()];
         self.db.query(BLOCKED, &params, |row| Ok(User { id: row.get(0)?, name: row.get(1)?, created_ms: 0 }))
+    }
+
+    /// Removes all that the user has to do with others: friendships and requests, on both sides, and its own blocks. Others may go on blocking it.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn erase(&mut self, user: UserId) -> Result<(), StoreError> {
+        loop {
+            let some = self.list(user, None, ERASED_AT_ONCE)?;
+            if some.is_empty() {
+                break;
+            }
+            for friend in some {
+                self.delete_both(user, friend.user)?;
+            }
+        }
+        loop {
+            let some = self.blocked(user, None, ERASED_AT_ONCE)?;
+            if some.is_empty() {
+                return Ok(());
+            }
+            for blocked in some {
+                self.unblock(user, blocked.id)?;
+            }
+        }
     }
 
     /// Whether one of the two blocks the other.

@@ -51,6 +51,7 @@ pub(super) const INVITATIONS: &str = "SELECT i.conv, g.name, i.inviter, u.name
     WHERE i.user = ? AND g.members > 0 ORDER BY i.conv LIMIT ?";
 pub(super) const INVITE: &str =
     "INSERT INTO invitation (user, conv, inviter, created_ms) VALUES (?, ?, ?, ?)";
+pub(super) const UNINVITE_ALL: &str = "DELETE FROM invitation WHERE user = ?";
 pub(super) const UNINVITE: &str = "DELETE FROM invitation WHERE user = ? AND conv = ?";
 
 /// Invitations that are told of at a login: beyond them they are in the list of groups.
@@ -131,6 +132,23 @@ impl<'a> GroupDao<'a> {
                 inviter_name: row.get(3)?,
             })
         })
+    }
+
+    /// Some of the groups that the user is in.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn member_of(&mut self, user: UserId, limit: u32) -> Result<Vec<ConvId>, StoreError> {
+        let params = [user.into(), Seq::MAX.into(), 0.into(), i64::from(limit).into()];
+        self.db.query(GROUPS, &params, |row| row.get(0))
+    }
+
+    /// Takes back all invitations of the user.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn uninvite_all(&mut self, user: UserId) -> Result<(), StoreError> {
+        self.db.execute(UNINVITE_ALL, &[user.into()]).map(drop)
     }
 
     /// Makes a group with `owner` as its only member.

@@ -20,7 +20,7 @@ pub use message::{MessageDao, PageLimit};
 pub use offline::OfflineMessageDao;
 pub use sent::SentDao;
 pub use token::TokenDao;
-pub use user::UserDao;
+pub use user::{UserDao, disabled, is_disabled};
 
 #[cfg(test)]
 mod plan_tests;

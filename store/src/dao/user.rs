@@ -28,6 +28,22 @@ pub(super) const CREDENTIALS_BY_KEY: &str =
     "SELECT id, name, created_ms, password_hash FROM user WHERE name_key = ?";
 pub(super) const SET_HASH: &str = "UPDATE user SET password_hash = ? WHERE id = ?";
 
+pub(super) const LIST: &str =
+    "SELECT id, name, created_ms, password_hash FROM user WHERE id > ? ORDER BY id LIMIT ?";
+pub(super) const RENAME: &str = "UPDATE user SET name = ?, name_key = ?, password_hash = ? WHERE id = ?";
+
+/// A password hash that no password fits, which becomes the one that it was made from when the account is enabled again.
+#[must_use]
+pub fn disabled(password_hash: &str) -> String {
+    format!("!{password_hash}")
+}
+
+/// Whether a password hash is such a one.
+#[must_use]
+pub fn is_disabled(password_hash: &str) -> bool {
+    password_hash.starts_with('!')
+}
+
 /// By the primary key, so it needs no place in the list of the plan test, which knows no repeated rows.
 const NAMES: Rows =
     Rows { head: "SELECT id, name FROM user WHERE id IN (", row: "?", between: ", ", tail: ")" };
@@ -111,6 +127,39 @@ impl<'a> UserDao<'a> {
     /// The engine's.
     pub fn credentials_by_id(&mut self, id: UserId) -> Result<Option<Credentials>, StoreError> {
         self.db.query_row(CREDENTIALS_BY_ID, &[id.into()], credentials)
+    }
+
+    /// Users and their password hashes, in order of their ids, after the id `after`.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn list(&mut self, after: Option<UserId>, limit: u32) -> Result<Vec<Credentials>, StoreError> {
+        let after = after.map_or(0, UserId::as_i64);
+        self.db.query(LIST, &[after.into(), i64::from(limit).into()], credentials)
+    }
+
+    /// Lets nobody log in by password as this user any more, or lets the old password fit again; false where there is no such user.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn set_disabled(&mut self, id: UserId, now: bool) -> Result<bool, StoreError> {
+        let Some(found) = self.credentials_by_id(id)? else { return Ok(false) };
+        let hash = match (now, found.password_hash.strip_prefix('!')) {
+            (true, None) => disabled(&found.password_hash),
+            (false, Some(hash)) => hash.to_owned(),
+            _ => return Ok(true),
+        };
+        self.set_password_hash(id, &hash)
+    }
+
+    /// Takes name and password from a user. Its messages stay, under a name that tells nothing; the old name is free.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn erase(&mut self, id: UserId) -> Result<bool, StoreError> {
+        let name = format!("deleted.{id}");
+        let params = [name.as_str().into(), name.as_str().into(), "!".into(), id.into()];
+        Ok(self.db.execute(RENAME, &params)? > 0)
     }
 
     /// Replaces the password hash; false where there is no such user.
