@@ -3,7 +3,7 @@
 //! `chatload` is one thread with one event loop of [`reactor`]. It knows the server by its protocol alone, so it can load any server that speaks it.
 //! The
 //! handler on that loop has a gate, which registers users and logs them in, and a shape, which has the connections then: pairs of users who write to
-//! each other, or idle ones. [`run()`] does all of it and ends with a [`Report`].
+//! each other, groups, or idle ones. [`run()`] does all of it and ends with a [`Report`].
 
 mod echoload;
 mod gate;
@@ -18,6 +18,7 @@ mod process;
 mod progress;
 mod report;
 pub mod rig;
+mod rooms;
 pub mod rows;
 mod run;
 mod scan;
@@ -32,6 +33,8 @@ pub use load::LoadError;
 pub use machine::{load_average, machine};
 pub use options::{Options, ShapeName};
 pub use process::own_cpu;
-pub use report::{IdleReport, Memory, PairsReport, Quantiles, Report, ServerUse, ThreadUse, Verdict};
+pub use report::{
+    GroupReport, IdleReport, Memory, PairsReport, Quantiles, Report, ServerUse, ThreadUse, Verdict,
+};
 pub use run::run;
 pub use table::{Table, number};

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use schema::limits::TEXT_BYTES_MAX;
 
 use crate::pairs::TEXT_BYTES_MIN;
@@ -19,10 +20,10 @@ pub struct Options {
     /// The server's chat port
     #[arg(long, value_name = "ADDR")]
     pub addr: SocketAddr,
-    /// What the users do
-    #[arg(long, value_enum)]
+    /// What the users do: pairs, idle, or group:N for groups of N members
+    #[arg(long, value_name = "SHAPE")]
     pub shape: ShapeName,
-    /// Users, each with one connection [default: 200 for pairs, 10000 for idle]
+    /// Users, each with one connection [default: 200 for pairs, 10000 for idle, one group of N]
     #[arg(long, visible_alias = "conns", value_name = "N")]
     pub users: Option<usize>,
     /// Messages of each user that wait for their ok (pairs)
@@ -59,6 +60,7 @@ Examples:
   chatload --addr 127.0.0.1:6000 --shape pairs --users 200 --window 16 --seconds 10
   chatload --addr 127.0.0.1:6000 --shape pairs --users 2 --window 1 --pid $(pidof chatd)
   chatload --addr 127.0.0.1:6000 --shape idle --users 10000 --pid $(pidof chatd)
+  chatload --addr 127.0.0.1:6000 --shape group:1000 --window 8 --pid $(pidof chatd)
 
 It uses one core. To measure a server rather than the two together, give each a core of its own with taskset; when the result
 says that chatload itself used all of its core, the figure is chatload's limit, not the server's.
@@ -66,12 +68,27 @@ says that chatload itself used all of its core, the figure is chatload's limit, 
 Exit codes: 0 done and everything arrived as promised, 1 it did not or the run failed, 2 wrong usage.";
 
 /// What the users of a run do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShapeName {
-    /// Users in pairs write to each other as fast as their windows allow
+    /// Users in pairs write to each other as fast as their windows allow.
     Pairs,
-    /// Users are logged in and do nothing
+    /// Users are logged in and do nothing.
     Idle,
+    /// Users in groups of so many, of whom one writes as fast as its window allows.
+    Group(usize),
+}
+
+impl FromStr for ShapeName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("group:").map(str::parse)) {
+            ("pairs", _) => Ok(Self::Pairs),
+            ("idle", _) => Ok(Self::Idle),
+            (_, Some(Ok(size))) if size >= 2 => Ok(Self::Group(size)),
+            _ => Err("must be pairs, idle, or group:N with N at least 2".to_owned()),
+        }
+    }
 }
 
 impl Options {
@@ -81,6 +98,7 @@ impl Options {
         self.users.unwrap_or(match self.shape {
             ShapeName::Pairs => 200,
             ShapeName::Idle => 10_000,
+            ShapeName::Group(size) => size,
         })
     }
 
@@ -94,6 +112,11 @@ impl Options {
             return Err(format!(
                 "--users {users}: pairs need an even number of users, and at least one pair"
             ));
+        }
+        if let ShapeName::Group(size) = self.shape
+            && !users.is_multiple_of(size)
+        {
+            return Err(format!("--users {users}: must be a multiple of the {size} members of a group"));
         }
         if !(TEXT_BYTES_MIN..=TEXT_BYTES_MAX).contains(&self.text_bytes) {
             return Err(format!("--text-bytes must be from {TEXT_BYTES_MIN} to {TEXT_BYTES_MAX}"));
@@ -118,7 +141,8 @@ mod tests {
     use clap::CommandFactory as _;
 
     fn options(flags: &[&str]) -> Options {
-        let all = ["chatload", "--addr", "127.0.0.1:1", "--shape", "pairs"].iter().chain(flags);
+        let shape = if flags.contains(&"--shape") { &["--users", "20"][..] } else { &["--shape", "pairs"] };
+        let all = ["chatload", "--addr", "127.0.0.1:1"].iter().chain(shape).chain(flags);
         Options::parse_from(all)
     }
 
@@ -146,6 +170,7 @@ mod tests {
             (["--users", "0"], "pair"),
             (["--text-bytes", "3"], "--text-bytes"),
             (["--run-id", "a b"], "--run-id"),
+            (["--shape", "group:7"], "multiple"),
         ] {
             assert!(options(&flags).check().unwrap_err().contains(word), "{flags:?}");
         }

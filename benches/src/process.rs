@@ -17,6 +17,7 @@ pub(crate) struct Watch {
 pub(crate) struct Sample {
     at: Instant,
     cpu: Duration,
+    user: Duration,
     threads: BTreeMap<String, Duration>,
     pub(crate) memory: Memory,
 }
@@ -29,7 +30,13 @@ impl Watch {
     /// `None` without a process, or when it is gone.
     pub(crate) fn sample(&self) -> Option<Sample> {
         let pid = self.pid?;
-        Some(Sample { at: Instant::now(), cpu: cpu(pid)?, threads: threads(pid), memory: memory(pid)? })
+        Some(Sample {
+            at: Instant::now(),
+            cpu: cpu(pid)?,
+            user: user_cpu(pid)?,
+            threads: threads(pid),
+            memory: memory(pid)?,
+        })
     }
 }
 
@@ -53,6 +60,8 @@ impl Sample {
         ServerUse {
             cores: share(used),
             cpu_us_per_message: (messages > 0).then(|| used.as_secs_f64() * 1e6 / count(messages)),
+            user_us_per_message: (messages > 0)
+                .then(|| end.user.saturating_sub(self.user).as_secs_f64() * 1e6 / count(messages)),
             before: self.memory,
             after: end.memory,
             threads,
@@ -77,6 +86,14 @@ fn busy(stat: &str) -> Option<Duration> {
 /// User and system time of all threads together, ended ones included, in whole ticks (mostly of 10 ms).
 pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// User time of all threads together, ended ones included, in whole ticks.
+fn user_cpu(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let ticks: u64 = rest.split_ascii_whitespace().nth(11)?.parse().ok()?;
+    Some(Duration::from_secs_f64(count(ticks) / count(rustix::param::clock_ticks_per_second())))
 }
 
 /// The CPU time of this process so far.
@@ -185,12 +202,14 @@ mod tests {
         let sample = |secs, cpu_ms| Sample {
             at: at + Duration::from_secs(secs),
             cpu: Duration::from_millis(cpu_ms),
+            user: Duration::from_millis(cpu_ms / 4),
             threads: BTreeMap::from([("loop".to_owned(), Duration::from_millis(cpu_ms / 2))]),
             memory,
         };
         let used = sample(0, 100).until(&sample(2, 1_100), 10_000);
         assert!((used.cores - 0.5).abs() < 1e-9);
         assert!((used.cpu_us_per_message.unwrap() - 100.0).abs() < 1e-9);
+        assert!((used.user_us_per_message.unwrap() - 25.0).abs() < 1e-9);
         assert!((used.threads[0].cores - 0.25).abs() < 1e-9);
         assert_eq!(sample(0, 0).until(&sample(1, 1), 0).cpu_us_per_message, None);
     }

@@ -13,6 +13,7 @@ use crate::options::{Options, ShapeName};
 use crate::pairs::Pairs;
 use crate::process::Watch;
 use crate::report::Report;
+use crate::rooms::Rooms;
 
 /// How long an attempt to connect may take: a server that is busy with passwords may be slow to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,6 +40,10 @@ pub fn run(options: &Options) -> Result<Report, LoadError> {
         ShapeName::Pairs => {
             let pairs = Pairs::new(options, watch).ok_or(LoadError::NoResult)?;
             drive(options, pairs)
+        }
+        ShapeName::Group(size) => {
+            let rooms = Rooms::new(options, size, watch).ok_or(LoadError::NoResult)?;
+            drive(options, rooms)
         }
         ShapeName::Idle => drive(options, Idle::new(options, watch)),
     }

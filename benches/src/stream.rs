@@ -28,6 +28,11 @@ pub(crate) enum Seen {
 const AHEAD_MAX: u64 = 1 << 20;
 
 impl Stream {
+    /// One that begins after this place.
+    pub(crate) fn after(seq: u64) -> Self {
+        Self { complete: seq, above: VecDeque::new(), pushed: seq }
+    }
+
     /// The `ok` of an own send, which may come before lower entries do.
     pub(crate) fn own(&mut self, seq: u64) -> Seen {
         self.mark(seq)

@@ -47,7 +47,11 @@ pub(crate) enum Answer {
     Users(Vec<UserRow>),
     Sessions(Vec<SessionRow>),
     /// Whom it was done to, and how many sessions ended.
-    Done { user: UserId, name: String, sessions: usize },
+    Done {
+        user: UserId,
+        name: String,
+        sessions: usize,
+    },
     Error(String),
 }
 
@@ -129,6 +133,7 @@ impl Handler for ControlService {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "given to map_err by name")]
 fn said(error: StoreError) -> String {
     error.to_string()
 }
@@ -141,7 +146,7 @@ fn run(node: &Node, command: Command) -> Result<Answer, String> {
         Command::ResetPassword { user, password } => {
             let user = find(node, &user)?;
             let tokens = set_password(node, user.id, password)?;
-            Ok(done(node, user, &tokens))
+            Ok(done(node, &user, &tokens))
         }
         Command::Disable { user } => {
             let user = find(node, &user)?;
@@ -151,7 +156,7 @@ fn run(node: &Node, command: Command) -> Result<Answer, String> {
                 TokenDao::new(db).delete_all(id, None)
             });
             let tokens: Vec<_> = revoked.map_err(said)?.into_iter().map(TokenId).collect();
-            Ok(done(node, user, &tokens))
+            Ok(done(node, &user, &tokens))
         }
         Command::Enable { user } => {
             let user = find(node, &user)?;
@@ -164,14 +169,15 @@ fn run(node: &Node, command: Command) -> Result<Answer, String> {
             let id = user.id;
             let revoked = node.store.write_wait(move |db| TokenDao::new(db).delete_all(id, None));
             let tokens: Vec<_> = revoked.map_err(said)?.into_iter().map(TokenId).collect();
-            Ok(done(node, user, &tokens))
+            Ok(done(node, &user, &tokens))
         }
         Command::Delete { user } => delete(node, &user),
     }
 }
 
 fn users(node: &Node, after: Option<UserId>, limit: u32) -> Result<Answer, String> {
-    let found = node.store.read_wait(move |db| UserDao::new(db).list(after, limit.min(1_000))).map_err(said)?;
+    let found =
+        node.store.read_wait(move |db| UserDao::new(db).list(after, limit.min(1_000))).map_err(said)?;
     let row = |found: store::Credentials| UserRow {
         user: found.user.id,
         name: found.user.name.to_string(),
@@ -222,7 +228,7 @@ fn set_password(node: &Node, user: UserId, password: String) -> Result<Vec<Token
 }
 
 /// Ends all sessions of a user whose tokens were revoked.
-fn done(node: &Node, user: User, tokens: &[TokenId]) -> Answer {
+fn done(node: &Node, user: &User, tokens: &[TokenId]) -> Answer {
     // Logins under way with one of them end as well.
     node.directory.revoke(user.id, tokens, Instant::now());
     let lives = node.directory.others(user.id, None);
@@ -242,12 +248,10 @@ fn delete(node: &Node, user: &str) -> Result<Answer, String> {
         TokenDao::new(db).delete_all(id, None)
     });
     let tokens: Vec<_> = revoked.map_err(said)?.into_iter().map(TokenId).collect();
-    let answer = done(node, user, &tokens);
+    let answer = done(node, &user, &tokens);
     loop {
-        let groups = node
-            .store
-            .read_wait(move |db| GroupDao::new(db).member_of(id, GROUPS_AT_ONCE))
-            .map_err(said)?;
+        let groups =
+            node.store.read_wait(move |db| GroupDao::new(db).member_of(id, GROUPS_AT_ONCE)).map_err(said)?;
         if groups.is_empty() {
             break;
         }

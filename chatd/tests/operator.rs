@@ -125,7 +125,10 @@ fn a_deleted_user_leaves_its_groups_and_its_name_and_its_messages_stay() {
     done(&admin(&server, &["delete", "amy", "--yes"], ""));
     amy.expect_bye("logged_out");
     let members = bob.ok(json!({"type": "group_members", "conv": group}));
-    assert_eq!((members["members"].as_array().unwrap().len(), &members["members"][0]["role"]), (1, &json!("owner")));
+    assert_eq!(
+        (members["members"].as_array().unwrap().len(), &members["members"][0]["role"]),
+        (1, &json!("owner"))
+    );
     assert_eq!(bob.ok(json!({"type": "friends"}))["friends"], json!([]));
     let page = bob.ok(json!({"type": "history", "conv": conv}));
     assert_eq!(page["messages"][0]["text"], json!("remember me"));
@@ -136,7 +139,9 @@ fn a_deleted_user_leaves_its_groups_and_its_name_and_its_messages_stay() {
 #[test]
 fn mistakes_are_told() {
     let server = Chatd::builder(env!("CARGO_BIN_EXE_chatd")).start().unwrap();
-    for (args, says) in [(&["disable", "nobody"][..], "nobody"), (&["revoke", "77"], "77"), (&["enable", "a b"], "a b")] {
+    for (args, says) in
+        [(&["disable", "nobody"][..], "nobody"), (&["revoke", "77"], "77"), (&["enable", "a b"], "a b")]
+    {
         let said = admin(&server, args, "");
         assert!(said.code == Some(1) && said.err.contains(says), "{args:?}: {}", said.err);
     }
@@ -182,7 +187,8 @@ fn an_import_moves_everything_to_a_server() {
     let group = amy.ok(json!({"type": "group_create", "name": "tea \u{2615}", "open": true}))["conv"].clone();
     bob.ok(json!({"type": "group_join", "conv": group}));
     amy.ok(json!({"type": "friend_request", "user": "bob"}));
-    let texts: Vec<String> = (0..50).map(|number| format!("{number} \u{1f600} 'quoted' \\ \u{4e2d}\u{6587}")).collect();
+    let texts: Vec<String> =
+        (0..50).map(|number| format!("{number} \u{1f600} 'quoted' \\ \u{4e2d}\u{6587}")).collect();
     for (number, text) in texts.iter().enumerate() {
         amy.ok(json!({"type": "send", "user": "bob", "client_id": number.to_string(), "text": text}));
     }
@@ -202,7 +208,8 @@ fn an_import_moves_everything_to_a_server() {
     let mut bob = new.client();
     bob.login("bob", Chatd::PASSWORD);
     let seen: Vec<_> = (0..51).map(|_| bob.next_push("message")).collect();
-    let direct: Vec<_> = seen.iter().filter(|push| push["kind"] == "direct").map(|push| push["text"].clone()).collect();
+    let direct: Vec<_> =
+        seen.iter().filter(|push| push["kind"] == "direct").map(|push| push["text"].clone()).collect();
     assert_eq!(direct, texts.iter().map(|text| json!(text)).collect::<Vec<_>>());
     assert_eq!(bob.next_push("friend")["event"], json!("requested"));
     let mut amy = new.client();

@@ -64,7 +64,9 @@ fn request(rng: &mut fastrand::Rng) -> Value {
         24 => json!({"type": "group_leave", "conv": conv}),
         25 => json!({"type": "group_invite", "conv": conv, "user": named}),
         26 => json!({"type": "group_kick", "conv": conv, "user": named}),
-        27 => json!({"type": "group_role", "conv": conv, "user": named, "role": one_of(rng, &["owner", "admin", "member"])}),
+        27 => {
+            json!({"type": "group_role", "conv": conv, "user": named, "role": one_of(rng, &["owner", "admin", "member"])})
+        }
         28 => json!({"type": "group_rename", "conv": conv, "name": "coffee"}),
         _ => json!({"type": "group_members", "conv": conv, "limit": 3}),
     }
@@ -167,6 +169,7 @@ fn check(folder: &std::path::Path, seed: u64) {
         let look = move |db: &mut Connection| db.query(sql, &[], |row| row.get::<i64>(0));
         assert_eq!(store.read_wait(look).unwrap(), Vec::<i64>::new(), "seed {seed}: {claim}");
     }
-    let groups = |db: &mut Connection| db.query_row("SELECT COUNT(*) FROM span", &[], |row| row.get::<i64>(0));
+    let groups =
+        |db: &mut Connection| db.query_row("SELECT COUNT(*) FROM span", &[], |row| row.get::<i64>(0));
     assert!(store.read_wait(groups).unwrap() > Some(5), "seed {seed}: too little happened to show anything");
 }

@@ -1,9 +1,9 @@
 //! Password hashes: Argon2id, as PHC strings that carry their own parameters.
 
-use store::dao::is_disabled;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use schema::login::LoginError;
+use store::dao::is_disabled;
 
 use crate::config::LoginConfig;
 

@@ -16,10 +16,13 @@ use crate::sqlite::Role;
 /// [`StoreError::Unavailable`], and [`StoreError::Corrupt`] when the copy is damaged.
 pub fn backup(config: &DbConfig, file: &Path) -> Result<u64, StoreError> {
     if config.mysql.is_some() {
-        let message = "the tables are on a server: back them up with its own tools (mariadb-dump --single-transaction)".to_owned();
+        let message =
+            "the tables are on a server: back them up with its own tools (mariadb-dump --single-transaction)"
+                .to_owned();
         return Err(StoreError::Config { key: "mysql", message });
     }
-    let no_file = |error: std::io::Error| StoreError::DataFolder { path: file.to_owned(), message: error.to_string() };
+    let no_file =
+        |error: std::io::Error| StoreError::DataFolder { path: file.to_owned(), message: error.to_string() };
     let from = config.file();
     if !from.exists() {
         return Err(StoreError::DataFolder { path: from, message: "there are no tables".to_owned() });

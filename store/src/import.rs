@@ -63,7 +63,10 @@ pub fn import(
 ) -> Result<Vec<(&'static str, u64)>, StoreError> {
     let config = DbConfig::at(from);
     if !config.file().exists() {
-        return Err(StoreError::DataFolder { path: config.file(), message: "there are no tables".to_owned() });
+        return Err(StoreError::DataFolder {
+            path: config.file(),
+            message: "there are no tables".to_owned(),
+        });
     }
     let _lock = DataLock::acquire(from)?;
     DbChecker::new().check(&config.file(), now_ms())?;
@@ -88,7 +91,10 @@ pub fn import(
     let blocks: Vec<(String, i64)> =
         source.query("SELECT name, next FROM id_block", &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
     for (name, next) in blocks.iter().filter(|(name, _)| name != "worker") {
-        target.execute("UPDATE id_block SET next = ? WHERE name = ?", &[(*next).into(), name.as_str().into()])?;
+        target.execute(
+            "UPDATE id_block SET next = ? WHERE name = ?",
+            &[(*next).into(), name.as_str().into()],
+        )?;
     }
     Ok(counts)
 }

@@ -1,6 +1,6 @@
 //! Groups and friends, by script and on the screen.
 
-use testkit::Tmux;
+use testkit::{Tmux, wait_until};
 
 use crate::person::Person;
 use crate::terminal::join;
@@ -8,7 +8,8 @@ use crate::{LONG, chatd};
 
 /// The number of the group that somebody has just made.
 fn created(person: &Person) -> String {
-    person.wait_for("created ");
+    // The group's own entry, which tells of its making, comes first.
+    wait_until("the answer", LONG, || !person.events("created").is_empty());
     let line = person.events("created").pop().unwrap();
     format!("#{}", line.split(' ').nth(1).unwrap())
 }
