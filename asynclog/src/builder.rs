@@ -24,6 +24,7 @@ use crate::filter_file::FilterSource;
 #[cfg(target_os = "linux")]
 use crate::filter_watch::FilterWatch;
 use crate::log_file::LogFile;
+use crate::pace::Pace;
 use crate::pending::Pending;
 use crate::printer::Printer;
 use crate::rate::Rates;
@@ -312,6 +313,7 @@ impl Builder {
             jobs,
             spare,
             lanes: Vec::new(),
+            pace: Pace::new(flush),
             progress: Progress::new(printer()),
         };
         let writer =

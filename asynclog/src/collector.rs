@@ -13,6 +13,7 @@ use crate::config::FlushConfig;
 use crate::frame::{Frame, Peek};
 use crate::lane::LaneReader;
 use crate::lost::{RANGES_PER_LINE, told_line};
+use crate::pace::{Amount, Pace};
 use crate::printer::{From, Printer};
 use crate::shared::Shared;
 use crate::writer::Job;
@@ -30,6 +31,7 @@ pub(crate) struct Collector {
     pub(crate) jobs: Sender<Job>,
     pub(crate) spare: Receiver<Block>,
     pub(crate) lanes: Vec<LaneReader>,
+    pub(crate) pace: Pace,
     pub(crate) progress: Progress,
 }
 
@@ -69,27 +71,36 @@ impl Progress {
     pub(crate) fn new(printer: Printer) -> Self {
         Self { printer, ..Self::default() }
     }
+
+    fn gathered(&self) -> Amount {
+        (self.records, self.bytes)
+    }
 }
 
 enum Wake {
     Barrier(Barrier),
+    /// Somebody has woken us.
     Look,
+    /// The time has come.
+    Clock,
 }
 
 impl Collector {
     /// Runs until the guard is dropped.
     pub(crate) fn run(mut self) {
         loop {
-            let barrier = match self.wait() {
-                Wake::Barrier(asked) => Some(asked),
-                Wake::Look => None,
+            let (barrier, by_clock) = match self.wait() {
+                Wake::Barrier(asked) => (Some(asked), false),
+                Wake::Look => (None, false),
+                Wake::Clock => (None, true),
             };
             if self.shared.closing.load(Ordering::SeqCst) {
                 return self.finish(barrier);
             }
             // Before the lanes are looked into: a wish is for what was logged before it.
             let wished = self.take_wishes();
-            self.drain();
+            let came = self.drain();
+            self.pace.looked(Instant::now(), came, by_clock);
             if barrier.is_some() || wished || self.is_due() {
                 self.hand_over();
             }
@@ -111,26 +122,39 @@ impl Collector {
         if self.progress.due.is_none() && !self.shared.pending.is_empty() {
             self.progress.due = Instant::now().checked_add(self.flush.interval);
         }
-        match self.progress.due {
-            None => select! {
-                recv(self.barriers) -> barrier => barrier.map_or(Wake::Look, Wake::Barrier),
-                recv(self.kicks) -> _ => Wake::Look,
-            },
-            Some(due) => select! {
-                recv(self.barriers) -> barrier => barrier.map_or(Wake::Look, Wake::Barrier),
-                recv(self.kicks) -> _ => Wake::Look,
-                default(due.saturating_duration_since(Instant::now())) => Wake::Look,
-            },
+        let due = self.progress.due;
+        let next = self.pace.next(self.progress.gathered());
+        let at = next.filter(|_| due.is_some() || self.pace.is_flowing()).into_iter().chain(due).min();
+        let Some(at) = at else { return self.sleep() };
+        select! {
+            recv(self.barriers) -> barrier => barrier.map_or(Wake::Look, Wake::Barrier),
+            recv(self.kicks) -> _ => Wake::Look,
+            default(at.saturating_duration_since(Instant::now())) => Wake::Clock,
         }
     }
 
-    /// Takes what is in the lanes now; what comes meanwhile waits for the next round.
-    fn drain(&mut self) {
+    /// Sleeps until somebody wakes us.
+    fn sleep(&self) -> Wake {
+        if !self.shared.pending.sleep() {
+            // A record came in between.
+            return Wake::Look;
+        }
+        let wake = select! {
+            recv(self.barriers) -> barrier => barrier.map_or(Wake::Look, Wake::Barrier),
+            recv(self.kicks) -> _ => Wake::Look,
+        };
+        self.shared.pending.wake();
+        wake
+    }
+
+    /// Takes what is in the lanes now, and says how much it is; what comes meanwhile waits for the next round.
+    fn drain(&mut self) -> Amount {
         if self.shared.arrived.swap(false, Ordering::SeqCst) {
             self.lanes.append(&mut self.shared.lanes().readers);
         }
         let mut round = std::mem::take(&mut self.progress.round);
         self.look(&mut round);
+        let came = (round.found.len() as u64, round.arena.len() as u64);
         for found in &round.found {
             let frame = round.arena.get(found.start..).and_then(Frame::split);
             if let Some((frame, _)) = frame {
@@ -141,6 +165,7 @@ impl Collector {
         round.found.clear();
         self.progress.round = round;
         self.remove_ended();
+        came
     }
 
     /// Empties all lanes into the round, and orders what was found by time.
@@ -214,7 +239,9 @@ impl Collector {
     }
 
     fn is_due(&self) -> bool {
-        self.progress.block.is_urgent() || self.progress.due.is_some_and(|due| due <= Instant::now())
+        self.progress.block.is_urgent()
+            || self.progress.due.is_some_and(|due| due <= Instant::now())
+            || self.pace.is_early(self.progress.gathered())
     }
 
     /// Adds the lines about records that had no room.

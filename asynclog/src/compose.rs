@@ -25,7 +25,7 @@ pub(crate) fn compose(frame: &mut Vec<u8>, record: &Record<'_>, bytes_max: usize
         frame.truncate(fields_from);
     }
     let fields_bytes = frame.len() - fields_from;
-    let mut message = Raw { out: frame, bytes_max, cut: 0 };
+    let mut message = Raw::new(frame, bytes_max);
     let failed = message.write_fmt(*record.args()).is_err();
     let header = Header {
         level: record.level(),
@@ -105,7 +105,7 @@ fn push_json_value(out: &mut Vec<u8>, key: &str, value: &Value<'_>) {
     if is_bare {
         push_json_key(out, key);
         // Integers, `true`, and what Rust writes for a finite number, are JSON as they are.
-        let _ = write!(Raw { out, bytes_max: usize::MAX, cut: 0 }, "{value}");
+        let _ = write!(Raw::new(out, usize::MAX), "{value}");
     } else {
         push_json_field(out, key, value);
     }
@@ -135,22 +135,37 @@ impl Write for Escaped<'_, '_> {
 /// Takes a message as it is, up to a length.
 struct Raw<'a> {
     out: &'a mut Vec<u8>,
-    bytes_max: usize,
+    /// Bytes that still fit; none once something was cut.
+    room: usize,
     /// Bytes that had no room.
     cut: usize,
+}
+
+impl<'a> Raw<'a> {
+    fn new(out: &'a mut Vec<u8>, bytes_max: usize) -> Self {
+        let room = bytes_max.saturating_sub(out.len());
+        Self { out, room, cut: 0 }
+    }
+
+    #[cold]
+    fn cut(&mut self, text: &str) {
+        let fits = start_of(text, self.room);
+        self.out.extend_from_slice(fits.as_bytes());
+        self.room = 0;
+        self.cut += text.len() - fits.len();
+    }
 }
 
 impl Write for Raw<'_> {
     #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.bytes_max.saturating_sub(self.out.len());
-        if text.len() <= room && self.cut == 0 {
-            self.out.extend_from_slice(text.as_bytes());
-            return Ok(());
+        match self.room.checked_sub(text.len()) {
+            Some(room) => {
+                self.room = room;
+                self.out.extend_from_slice(text.as_bytes());
+            }
+            None => self.cut(text),
         }
-        let fits = if self.cut > 0 { "" } else { start_of(text, room) };
-        self.out.extend_from_slice(fits.as_bytes());
-        self.cut += text.len() - fits.len();
         Ok(())
     }
 }

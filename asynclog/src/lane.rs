@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -11,6 +11,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::frame::{self, Peek};
 use crate::stats::{LevelCounters, LevelCounts, ThreadStats};
+use crate::waits::Waits;
 
 /// What both ends of a lane see, and `stats()`.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct LaneState {
     refused_first: AtomicI64,
     refused_last: AtomicI64,
     /// Its thread waits for room.
-    waits: AtomicBool,
+    waits: Waits,
     room: Sender<()>,
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn lane(number: u32, label: String, bytes: usize) -> (Lane, LaneReade
         refused: LevelCounters::default(),
         refused_first: AtomicI64::new(0),
         refused_last: AtomicI64::new(0),
-        waits: AtomicBool::new(false),
+        waits: Waits::new(),
         room: signal,
     });
     let reader = LaneReader {
@@ -110,16 +111,14 @@ impl Lane {
     }
 
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.ring.slots() >= bytes
+        self.ring.cached_slots() >= bytes || self.ring.slots() >= bytes
     }
 
     /// Waits for room, but no longer than `at_most`; `wake` wakes the log thread, and is false when there is none.
     pub(crate) fn wait_for_room(&self, bytes: usize, at_most: Duration, wake: impl Fn() -> bool) -> bool {
         let until = Instant::now().checked_add(at_most);
         loop {
-            self.state.waits.store(true, Ordering::SeqCst);
-            // Either we see the room, or the log thread, which makes it, sees that we wait.
-            fence(Ordering::SeqCst);
+            self.state.waits.announce();
             if self.has_room(bytes) {
                 return true;
             }
@@ -140,11 +139,13 @@ impl Lane {
     pub(crate) fn push(&mut self, frame: &mut [u8]) -> bool {
         self.last += 1;
         frame::set_number(frame, self.last);
-        let before = self.ring.slots();
         let _ = self.ring.push_entire_slice(frame);
         self.state.numbered.store(self.last, Ordering::Release);
         let half = self.ring.buffer().capacity() / 2;
-        before >= half && before - frame.len().min(before) < half
+        // What is known is never more than what is free, and costs no look at what the log thread writes.
+        let known = self.ring.cached_slots();
+        let after = if known < half { self.ring.slots() } else { known };
+        after < half && after + frame.len() >= half
     }
 
     /// Gives a number to a record for which there is no room.
@@ -171,8 +172,7 @@ impl LaneReader {
             arena.extend_from_slice(tail);
             chunk.commit_all();
         }
-        fence(Ordering::SeqCst);
-        if self.state.waits.swap(false, Ordering::SeqCst) {
+        if self.state.waits.take() {
             let _ = self.state.room.try_send(());
         }
     }

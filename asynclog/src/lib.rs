@@ -32,8 +32,14 @@
 //! [`Guard::barrier`], a panic, the drop of the [`Guard`]. *Written* means given to the operating system: it survives the end of the
 //! process, however that comes; that of the machine only as [`SyncPolicy`] says.
 //!
+//! In a steady flow the log thread comes by the clock, before a threshold is reached, so that no caller pays for waking it; where less than 64 records or 16 KiB
+//! are to be gathered, it waits for exactly these.
+//!
 //! `kill -9`, `abort` and [`std::process::exit`] lose what is not written yet: at most what the flush settings say, as
-//! long as the disk keeps up.
+//! long as the log's threads and the disk keep up. Callers that log more than those can write have more under way, at most for each of them twice
+//! [`Builder::thread_buffer`] (what is in its buffer, and what was just taken out of it), and six times
+//! [`FlushConfig::bytes`] for all (a block that is gathered, four that wait, one that is written): 896 KiB for one thread, as the settings are by default. While writing fails,
+//! what is held for the next attempt, up to 1.5 MiB, is lost too.
 //!
 //! A `fork` without `exec` has none of the log's threads: what it logs is dropped, it waits for nothing, and the file stays its parent's.
 //!
@@ -73,6 +79,7 @@ mod lane;
 mod line;
 mod log_file;
 mod lost;
+mod pace;
 mod panic_hook;
 mod pending;
 mod period;
@@ -86,6 +93,7 @@ mod sink;
 mod stamp;
 mod stats;
 mod verify;
+mod waits;
 mod writer;
 
 pub use async_log::AsyncLog;

@@ -1,7 +1,8 @@
 //! What callers, the log thread, the file-writer and the guard share; and a record's way into its thread's buffer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
+use std::mem;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,13 +79,13 @@ pub(crate) struct Lanes {
 
 /// What a thread keeps for its logs.
 struct Caller {
-    lanes: RefCell<Vec<(u32, Lane)>>,
+    lanes: Vec<(u32, Lane)>,
     /// Where it formats, so that no record allocates.
-    frame: Cell<Vec<u8>>,
+    frame: Vec<u8>,
 }
 
 thread_local! {
-    static CALLER: Caller = const { Caller { lanes: RefCell::new(Vec::new()), frame: Cell::new(Vec::new()) } };
+    static CALLER: RefCell<Caller> = const { RefCell::new(Caller { lanes: Vec::new(), frame: Vec::new() }) };
 }
 
 static LOGS: AtomicU32 = AtomicU32::new(0);
@@ -159,25 +160,25 @@ impl Shared {
         };
         let reserve = self.reserve(level);
         // A full buffer costs a caller that will not wait no formatting.
-        let refused = self.with_lane(|lane| {
-            let full = may_wait.is_none() && !lane.has_room(LANE_BYTES_MIN + reserve);
-            if full {
+        let needed = if may_wait.is_some() { 0 } else { LANE_BYTES_MIN + reserve };
+        let begun = self.with_lane(|lane, frame| {
+            if needed > 0 && !lane.has_room(needed) {
                 self.refuse(lane, level);
+                return None;
             }
-            full
+            // Taken, not borrowed: what is formatted may log.
+            Some(mem::take(frame))
         });
-        if refused == Some(true) {
-            return;
-        }
-        // Taken, not borrowed: what is formatted may log.
-        let mut frame = CALLER.try_with(|caller| caller.frame.take()).unwrap_or_default();
-        frame.resize(frame::HEAD, 0);
+        let Some(mut frame) = begun.flatten() else { return };
+        frame.extend_from_slice(&[0; frame::HEAD]);
         compose(&mut frame, record, frame::HEAD + self.record_bytes_max, self.format);
-        self.with_lane(|lane| self.deliver(lane, &mut frame, (level, reserve), may_wait));
-        frame.clear();
-        if frame.capacity() <= FRAME_BYTES_KEPT {
-            let _ = CALLER.try_with(|caller| caller.frame.set(frame));
-        }
+        self.with_lane(|lane, kept| {
+            self.deliver(lane, &mut frame, (level, reserve), may_wait);
+            frame.clear();
+            if frame.capacity() <= FRAME_BYTES_KEPT {
+                *kept = frame;
+            }
+        });
     }
 
     /// The room that a record of this level leaves to graver ones.
@@ -218,24 +219,39 @@ impl Shared {
         }
     }
 
-    /// Calls `f` with the current thread's lane, which is made when there is none. `f` must not log.
-    fn with_lane<R>(&self, f: impl FnOnce(&mut Lane) -> R) -> Option<R> {
+    /// Calls `f` with the current thread's lane, which is made when there is none, and its place to format. `f` must not log.
+    #[inline]
+    fn with_lane<R>(&self, f: impl FnOnce(&mut Lane, &mut Vec<u8>) -> R) -> Option<R> {
         let mut f = Some(f);
         let done = CALLER.try_with(|caller| {
-            let mut lanes = caller.lanes.try_borrow_mut().ok()?;
-            if !lanes.iter().any(|(id, _)| *id == self.id) {
-                // Lanes of logs that have ended are not kept.
-                lanes.retain(|(_, lane)| !lane.is_left());
-                lanes.push((self.id, caller::with_label(|label| self.new_lane(label))));
-            }
-            let (_, lane) = lanes.iter_mut().find(|(id, _)| *id == self.id)?;
-            Some(f.take()?(lane))
+            let mut caller = caller.try_borrow_mut().ok()?;
+            let Caller { lanes, frame } = &mut *caller;
+            let at = match lanes.iter().position(|(id, _)| *id == self.id) {
+                Some(at) => at,
+                None => self.add_lane(lanes),
+            };
+            let (_, lane) = lanes.get_mut(at)?;
+            Some(f.take()?(lane, frame))
         });
-        if let Ok(Some(result)) = done {
-            return Some(result);
+        match done {
+            Ok(Some(result)) => Some(result),
+            _ => f.take().map(|f| self.with_strays(f)),
         }
+    }
+
+    #[cold]
+    fn add_lane(&self, lanes: &mut Vec<(u32, Lane)>) -> usize {
+        // Lanes of logs that have ended are not kept.
+        lanes.retain(|(_, lane)| !lane.is_left());
+        lanes.push((self.id, caller::with_label(|label| self.new_lane(label))));
+        lanes.len() - 1
+    }
+
+    /// For a thread whose own lane is gone.
+    #[cold]
+    fn with_strays<R>(&self, f: impl FnOnce(&mut Lane, &mut Vec<u8>) -> R) -> R {
         let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(f.take()?(strays.get_or_insert_with(|| self.new_lane("ending-threads"))))
+        f(strays.get_or_insert_with(|| self.new_lane("ending-threads")), &mut Vec::new())
     }
 
     fn new_lane(&self, label: &str) -> Lane {
@@ -299,7 +315,7 @@ impl Shared {
             }
             produced += reader.last();
         }
-        (all, std::mem::take(&mut lanes.leftovers), produced)
+        (all, mem::take(&mut lanes.leftovers), produced)
     }
 
     /// Wakes the log thread, without waiting: when a wake-up is in hand already, that one will do. False when there is none to be woken.

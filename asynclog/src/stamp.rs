@@ -1,5 +1,6 @@
 //! Timestamps: microseconds since 1970 to text, with the second's text kept from one to the next.
 
+#[cfg(not(target_os = "linux"))]
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
@@ -10,6 +11,16 @@ const MICROS: i64 = 1_000_000;
 pub(crate) const STAMP_BYTES: usize = "2026-09-23T10:15:04.123456Z".len();
 
 /// The wall clock in microseconds since 1970.
+#[cfg(target_os = "linux")]
+#[inline]
+pub(crate) fn now_micros() -> i64 {
+    // As the system gives it: `SystemTime` takes a difference and 128-bit arithmetic more, in every record.
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec.saturating_mul(MICROS).saturating_add(now.tv_nsec / 1000)
+}
+
+/// The wall clock in microseconds since 1970.
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn now_micros() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),

@@ -58,7 +58,8 @@ impl Job {
             "caller" => self.caller(),
             "rate" => self.rate(),
             "stall" => stall(),
-            "kill" => crate::kill::child(&self.folder),
+            "kill" => crate::kill::child(&self.folder, true),
+            "kill-unpaced" => crate::kill::child(&self.folder, false),
             other => Err(format!("no case is called {other}").into()),
         };
         match figures {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use asynclog::{FlushConfig, Verifier};
+use asynclog::{FlushConfig, Overflow, Verifier};
 use benches::rows::{Bar, Rows};
 use serde_json::Value;
 
@@ -25,12 +25,29 @@ type Failure = Box<dyn std::error::Error>;
 /// A busy server, and a pace that a disk keeps up with.
 const GAP: Duration = Duration::from_micros(50);
 
-/// Logs 20,000 records a second for ever, and after each writes down, in one system call, how many it has logged.
-pub(crate) fn child(folder: &Path) -> Result<Value, Failure> {
+/// What may be under way of one thread at most: what is in its buffer and what the log thread has just taken out of it, a block that is gathered, four that wait and one that
+/// is written. As `asynclog`'s page says, with the settings by default.
+const UNPACED_BYTES_MAX: u64 = 2 * 256 * 1024 + 6 * 64 * 1024;
+/// A record of this file has at least so many bytes in a buffer: its head, and `log::kill`, the file's name, the message.
+const RECORD_BYTES_MIN: u64 = 44 + 9 + 27 + 45;
+
+/// Who logs without a pause writes down how many records it has logged once for so many, so that the log does most of the work.
+const UNPACED_COUNT: u64 = 64;
+
+/// Logs for ever, 20,000 records a second or as many as it can, and writes down, in one system call, how many it has logged.
+pub(crate) fn child(folder: &Path, paced: bool) -> Result<Value, Failure> {
     let counts = File::create(folder.join("logged"))?;
-    let _guard = asynclog::Builder::new().file(folder.join("a.log")).install()?;
+    // Who logs without a pause waits for room, so that nothing is missing but for the kill.
+    let overflow = if paced { Overflow::Drop } else { Overflow::Block { at_most: START_MAX } };
+    let _guard = asynclog::Builder::new().file(folder.join("a.log")).overflow(overflow).install()?;
     for n in 1_u64.. {
         log::info!("conversation {} has {} members after {} us", n, n & 63, n % 977);
+        if !paced {
+            if n % UNPACED_COUNT == 0 {
+                counts.write_all_at(&n.to_le_bytes(), 0)?;
+            }
+            continue;
+        }
         counts.write_all_at(&n.to_le_bytes(), 0)?;
         let until = Instant::now() + GAP;
         while Instant::now() < until {
@@ -44,31 +61,47 @@ pub(crate) fn child(folder: &Path) -> Result<Value, Failure> {
 pub(crate) fn measure(kills: usize, folder: Option<&Path>, rows: &mut Rows) -> Result<(), String> {
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(std::process::id()));
     eprintln!("kill: seed {:#x}", random.0);
+    let bound = FlushConfig::default().records as u64;
+    measure_case("kill", kills, bound, &mut random, folder, rows)?;
+    let bound = UNPACED_BYTES_MAX / RECORD_BYTES_MIN;
+    measure_case("kill-unpaced", kills.div_ceil(4), bound, &mut random, folder, rows)
+}
+
+fn measure_case(
+    case: &str,
+    kills: usize,
+    bound: u64,
+    random: &mut Random,
+    folder: Option<&Path>,
+    rows: &mut Rows,
+) -> Result<(), String> {
     let (mut most, mut unproven) = (0_u64, 0_u32);
     for round in 1..=kills {
         let life = Duration::from_millis(LIFE_MS.start + random.next() % (LIFE_MS.end - LIFE_MS.start));
-        let (lost, proven) = kill(life, folder).map_err(|error| format!("kill {round}: {error}"))?;
+        let (lost, proven) = kill(case, life, folder).map_err(|error| format!("kill {round}: {error}"))?;
         most = most.max(lost);
         unproven += u32::from(!proven);
     }
-    let flush = FlushConfig::default();
-    let case = format!("kill -9, {kills} times");
+    let case = match case {
+        "kill" => format!("kill -9, {kills} times"),
+        _ => format!("kill -9 without a pause, {kills} times"),
+    };
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-    let (most, bound) = (most as f64, flush.records as f64);
+    let (most, bound) = (most as f64, bound as f64);
     rows.add(&case, "asynclog", "most records lost", "records", &[most], Some(Bar::AtMost(bound)));
     rows.add(&case, "asynclog", "files with a hole", "files", &[f64::from(unproven)], Some(Bar::AtMost(0.0)));
     Ok(())
 }
 
 /// One child's life and death: the records that it had logged and that are not in the file, and whether `verify` finds no fault with it.
-fn kill(life: Duration, folder: Option<&Path>) -> Result<(u64, bool), Failure> {
+fn kill(case: &str, life: Duration, folder: Option<&Path>) -> Result<(u64, bool), Failure> {
     let folder = match folder {
         Some(folder) => tempfile::tempdir_in(folder)?,
         None => tempfile::tempdir()?,
     };
     let mut command = Command::new(std::env::current_exe()?);
     let job = Job {
-        case: "kill".into(),
+        case: case.into(),
         subject: Subject::Asynclog,
         threads: 1,
         records: 0,
