@@ -149,7 +149,8 @@ impl Gatekeeper {
         Self { config, began: now, state: Mutex::default() }
     }
 
-    fn micros(&self, now: Instant) -> u64 {
+    /// The time by this gatekeeper's clock, which buckets go by.
+    pub(crate) fn micros(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX)
     }
 

@@ -27,6 +27,27 @@ pub(crate) const QUERIES_MAX: usize = 16;
 /// Acks that are kept while the streams start; further ones without an `id` are let go, and what they covered is pushed again at the next login.
 pub(crate) const EARLY_ACKS_MAX: usize = 1_024;
 
+/// What few connections need: an idle one is to cost little.
+#[derive(Debug, Default)]
+pub(crate) struct RareOfClient {
+    /// The name key of a login by password that is being decided.
+    pub(crate) login_name: Option<Box<str>>,
+    /// Requests refused in a row for coming too often, and when the last one was.
+    pub(crate) refused: u32,
+    pub(crate) refused_at: Option<Instant>,
+}
+
+/// What few sessions need.
+#[derive(Debug, Default)]
+pub(crate) struct RareOfSession {
+    /// Acks that came while the streams were starting, with their requests' ids.
+    pub(crate) early_acks: Vec<(Option<u64>, ConvId, Seq)>,
+    /// How often it has tried passwords.
+    pub(crate) passwords: Bucket,
+    /// Streams that have ended: the last places of groups that the user has left.
+    ended: Vec<(ConvId, Seq)>,
+}
+
 /// A connection, from `on_open` to `on_close`.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -39,13 +60,10 @@ pub(crate) struct Client {
     pub(crate) bad_lines: u32,
     /// When the client last gave a sign of life.
     pub(crate) heard: Instant,
-    /// When it connected.
-    pub(crate) opened: Instant,
-    /// The name key of a login by password that is being decided.
-    pub(crate) login_name: Option<Box<str>>,
-    /// Requests refused in a row for coming too often, and when the last one was.
-    pub(crate) refused: u32,
-    pub(crate) refused_at: Instant,
+    /// When it connected, in milliseconds since 1970.
+    pub(crate) opened_ms: u64,
+    /// What few connections need.
+    rare: Option<Box<RareOfClient>>,
     /// When the login must have come; pushed back by the time that logins wait in our own queue.
     pub(crate) login_due: Instant,
     /// Since when a login is in our own queue.
@@ -58,23 +76,36 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) const fn new(now: Instant, login_due: Instant) -> Self {
+    pub(crate) const fn new(now: Instant, now_ms: u64, login_due: Instant) -> Self {
         Self {
             session: None,
             unanswered: 0,
             queries: 0,
             bad_lines: 0,
             heard: now,
-            opened: now,
-            login_name: None,
-            refused: 0,
-            refused_at: now,
+            opened_ms: now_ms,
+            rare: None,
             login_due,
             login_since: None,
             timer: None,
             half_closed: false,
             leaving: None,
         }
+    }
+
+    /// What few connections need.
+    pub(crate) fn rare(&mut self) -> &mut RareOfClient {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The name key of the login by password that was decided, if it was one.
+    pub(crate) fn take_login_name(&mut self) -> Option<Box<str>> {
+        let rare = self.rare.as_deref_mut()?;
+        let name = rare.login_name.take();
+        if rare.refused == 0 {
+            self.rare = None;
+        }
+        name
     }
 
     /// Whether nothing more is read until something was answered.
@@ -143,14 +174,11 @@ pub(crate) struct Session {
     pub(crate) stage: Stage,
     /// The reading of where its streams start is under way.
     pub(crate) is_starting: bool,
-    /// Acks that came while the streams were starting, with their requests' ids.
-    pub(crate) early_acks: Vec<(Option<u64>, ConvId, Seq)>,
-    /// How often it has sent, looked things up, and tried passwords.
+    /// How often it has sent, and looked things up.
     pub(crate) sends: Bucket,
     pub(crate) lookups: Bucket,
-    pub(crate) passwords: Bucket,
-    /// Streams that have ended: the last places of groups that the user has left.
-    ended: Vec<(ConvId, Seq)>,
+    /// What few sessions need.
+    rare: Option<Box<RareOfSession>>,
     /// The lagging conversations; the first is the next to be read.
     pub(crate) lags: VecDeque<Lag>,
     /// The conversation that is being read, if any.
@@ -179,11 +207,9 @@ impl Session {
             token,
             stage,
             is_starting: false,
-            early_acks: Vec::new(),
             sends: Bucket::default(),
             lookups: Bucket::default(),
-            passwords: Bucket::default(),
-            ended: Vec::new(),
+            rare: None,
             lags: VecDeque::new(),
             reading: None,
             unsynced: None,
@@ -207,17 +233,29 @@ impl Session {
         self.lags.iter_mut().find(|lag| lag.conv == conv)
     }
 
+    /// What few sessions need.
+    pub(crate) fn rare(&mut self) -> &mut RareOfSession {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The acks that came while the streams were starting.
+    pub(crate) fn take_early_acks(&mut self) -> Vec<(Option<u64>, ConvId, Seq)> {
+        self.rare.as_mut().map(|rare| std::mem::take(&mut rare.early_acks)).unwrap_or_default()
+    }
+
     /// The stream of a conversation has ended here.
     pub(crate) fn ended(&mut self, conv: ConvId, until: Seq) {
-        match self.ended.iter_mut().find(|(ended, _)| *ended == conv) {
+        let ended = &mut self.rare().ended;
+        match ended.iter_mut().find(|(ended, _)| *ended == conv) {
             Some((_, seq)) => *seq = until.max(*seq),
-            None => self.ended.push((conv, until)),
+            None => ended.push((conv, until)),
         }
     }
 
     /// Up to where this connection's stream of a conversation that it follows no longer is complete.
     pub(crate) fn complete_apart(&self, conv: ConvId) -> Seq {
-        let ended = self.ended.iter().find(|(ended, _)| *ended == conv).map_or(Seq::ZERO, |(_, seq)| *seq);
+        let all = self.rare.as_ref().map(|rare| rare.ended.as_slice()).unwrap_or_default();
+        let ended = all.iter().find(|(ended, _)| *ended == conv).map_or(Seq::ZERO, |(_, seq)| *seq);
         self.lag(conv).map_or(ended, |lag| lag.pos)
     }
 
@@ -348,7 +386,7 @@ mod tests {
     #[test]
     fn waiting_in_our_own_queue_does_not_count_against_a_login() {
         let start = Instant::now();
-        let mut client = Client::new(start, start + Duration::from_secs(60));
+        let mut client = Client::new(start, 0, start + Duration::from_secs(60));
         client.login_since = Some(start + Duration::from_secs(50));
         client.login_answered(start + Duration::from_secs(70));
         assert_eq!(client.login_due, start + Duration::from_secs(80));

@@ -61,6 +61,8 @@ enum Case {
     Syncs,
     /// 10,000 idle users
     Idle,
+    /// A group of 1,000 and one of 100, one writer each, 8 in flight
+    Group,
 }
 
 /// Who is compared: the server as it is, and with one message to a transaction.
@@ -85,6 +87,11 @@ const SYNCS_MAX: f64 = 1.0 / 50.0;
 const BATCHING_MIN: f64 = 4.0;
 /// Resident bytes of an idle connection above the empty server, at most.
 const IDLE_BYTES_MAX: f64 = 2_048.0;
+
+/// Microseconds of CPU outside the kernel that a delivery in a group may cost.
+const DELIVERY_USER_US_MAX: f64 = 3.0;
+/// Logins by token per second, at least.
+const TOKEN_LOGINS_MIN: f64 = 5_000.0;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -159,6 +166,11 @@ impl Bench {
         }
         if chosen(Case::Idle) {
             self.idle(&mut rows)?;
+        }
+        if chosen(Case::Group) {
+            for size in [100, 1_000] {
+                self.group(size, &mut rows)?;
+            }
         }
         println!("{rows}");
         let file = self.folder.join("chat.json");
@@ -296,7 +308,32 @@ impl Bench {
         add("resident, empty", "KiB", "/empty/rss_bytes", 1.0 / 1024.0, None);
         add("resident, all logged in", "KiB", "/idle/rss_bytes", 1.0 / 1024.0, None);
         add("server CPU while idle", "cores", "/server/cores", 1.0, None);
-        add("logins by token", "1/s", "/logins_per_second", 1.0, None);
+        let bar = (!self.quick).then_some(Bar::AtLeast(TOKEN_LOGINS_MIN));
+        add("logins by token", "1/s", "/logins_per_second", 1.0, bar);
+        Ok(())
+    }
+
+    fn group(&self, size: usize, rows: &mut Rows) -> Result<(), Failure> {
+        let shape = format!("group:{size}");
+        let mut reports = Vec::new();
+        for round in 0..self.rounds {
+            let subject = self.start(&[], &[])?;
+            let report = self.load(&subject, &["--shape", &shape, "--window", "8"])?;
+            let rate = report.pointer("/delivered_per_second").and_then(Value::as_f64).unwrap_or_default();
+            eprintln!("group of {size}, round {} of {}: {rate:.0} deliveries/s", round + 1, self.rounds);
+            reports.push(report);
+        }
+        let case = format!("group of {size}, one writer, 8 in flight");
+        let mut add = |metric: &str, unit: &str, pointer: &str, scale: f64, bar| {
+            rows.add(&case, "chatd", metric, unit, &figures(&reports, pointer, scale), bar);
+        };
+        add("deliveries", "1/s", "/delivered_per_second", 1.0, None);
+        let bar = Some(Bar::AtMost(DELIVERY_USER_US_MAX));
+        add("server CPU outside the kernel, per delivery", "us", "/server/user_us_per_message", 1.0, bar);
+        add("server CPU per delivery", "us", "/server/cpu_us_per_message", 1.0, None);
+        add("server CPU", "cores", "/server/cores", 1.0, None);
+        add("load generator CPU", "cores", "/load_cores", 1.0, None);
+        add("send to the last receipt, p99", "ms", "/delivery_us/p99", 1e-3, None);
         Ok(())
     }
 

@@ -170,7 +170,7 @@ impl ChatService {
         let by = match proof {
             Proof::Password(name, password) => {
                 if let Some(client) = cx.conn_mut(conn) {
-                    client.login_name = Some(name.key().into());
+                    client.rare().login_name = Some(name.key().into());
                 }
                 LoginBy::Password { name: name.shown().to_owned(), password: password.into_owned() }
             }

@@ -28,7 +28,7 @@ impl ChatService {
         self.closed.note(ClosedConn {
             address: cx.peer(conn).map(ToString::to_string).unwrap_or_default(),
             user: client.session.as_ref().map(|session| session.user),
-            opened_ms: now - millis(cx.now().saturating_duration_since(client.opened)),
+            opened_ms: client.opened_ms,
             closed_ms: now,
             reason: reason.to_string(),
         });

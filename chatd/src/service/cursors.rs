@@ -36,8 +36,9 @@ impl ChatService {
         };
         // Where the stream starts is being read: until then it is not known what this counts for.
         if matches!(session.stage, Stage::Starting(_)) {
-            if id.is_some() || session.early_acks.len() < EARLY_ACKS_MAX {
-                session.early_acks.push((id, conv, seq));
+            let early = &mut session.rare().early_acks;
+            if id.is_some() || early.len() < EARLY_ACKS_MAX {
+                early.push((id, conv, seq));
                 Self::begin(cx, conn);
             }
             return;
@@ -73,7 +74,7 @@ impl ChatService {
     /// The streams have started: what was acked meanwhile counts now.
     pub(super) fn replay_acks(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
-        let early = session.map(|session| std::mem::take(&mut session.early_acks)).unwrap_or_default();
+        let early = session.map(Session::take_early_acks).unwrap_or_default();
         for (id, conv, seq) in early {
             self.ack(cx, conn, id, conv, seq);
             self.finish(cx, conn);

@@ -43,7 +43,7 @@ impl ChatService {
         };
         self.push(cx, conn, &hello);
         let now = cx.now();
-        let mut client = Client::new(now, now + node.login_timeout);
+        let mut client = Client::new(now, now_ms(), now + node.login_timeout);
         let wait = client.next_check(node.idle_timeout).saturating_duration_since(now);
         client.timer = Some(cx.set_conn_timer(conn, wait, TICK_ALIVE));
         if self.draining {

@@ -42,11 +42,11 @@ impl ChatService {
                 let Some(client) = cx.conn_mut(conn) else { return Ok(()) };
                 // A hash like that of a login.
                 let is_password = matches!(request, Request::Password { .. });
-                let micros = micros(now.saturating_duration_since(client.opened));
+                let micros = gate.micros(now);
                 let Some(session) = client.session.as_deref_mut() else { return Ok(()) };
                 match request {
                     Request::Send { .. } | Request::Typing { .. } => session.sends.take(rates.sends, micros),
-                    _ if is_password => session.passwords.take(rates.registrations, micros),
+                    _ if is_password => session.rare().passwords.take(rates.registrations, micros),
                     _ => session.lookups.take(rates.lookups, micros),
                 }
             }
@@ -59,11 +59,12 @@ impl ChatService {
         self.refuse(cx, conn, id, Refused { retry_after_ms: Some(retry_after_ms), ..refused });
         let Some(client) = cx.conn_mut(conn) else { return };
         let now = client.heard;
+        let rare = client.rare();
         // Who waits as told begins anew.
-        client.refused =
-            if now.saturating_duration_since(client.refused_at) < wait { client.refused + 1 } else { 1 };
-        client.refused_at = now;
-        if client.refused >= REFUSED_MAX {
+        let too_soon = rare.refused_at.is_some_and(|at| now.saturating_duration_since(at) < wait);
+        rare.refused = if too_soon { rare.refused + 1 } else { 1 };
+        rare.refused_at = Some(now);
+        if rare.refused >= REFUSED_MAX {
             self.leave(cx, conn, ByeCode::RateLimited);
         }
     }
@@ -73,7 +74,7 @@ impl ChatService {
         let Some(gate) = &self.node.gate else { return };
         let now = cx.now();
         let address: Option<IpAddr> = cx.peer(conn).and_then(reactor::Address::ip);
-        let name = cx.conn_mut(conn).and_then(|client| client.login_name.take());
+        let name = cx.conn_mut(conn).and_then(|client| client.take_login_name());
         if let (Some(address), Some(name)) = (address, name) {
             if is_good {
                 gate.succeeded(address, &name);
@@ -82,8 +83,4 @@ impl ChatService {
             }
         }
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
