@@ -46,6 +46,9 @@ const WIRE_PER_ROUND: usize = 256;
 /// How often the screen is looked at while something on it changes by itself.
 const COUNTING: Duration = Duration::from_millis(250);
 
+/// At most so often what others do is drawn; what the user does, at once.
+const FRAME: Duration = Duration::from_millis(10);
+
 /// How often otherwise.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -81,6 +84,8 @@ pub(crate) struct ShowUi {
     login: Option<(Option<Ticket>, String)>,
     /// What was set last.
     title: String,
+    /// The user did something since the last drawing.
+    touched: bool,
 }
 
 impl ShowUi {
@@ -88,8 +93,15 @@ impl ShowUi {
     pub(crate) fn new(client: Client, config: ShowConfig) -> Self {
         let name = config.name.clone();
         let app = App::new(config.address, config.name, Theme::here(config.look));
-        let mut ui =
-            Self { client, app, mouse: config.mouse, remembered: None, login: None, title: String::new() };
+        let mut ui = Self {
+            client,
+            app,
+            mouse: config.mouse,
+            remembered: None,
+            login: None,
+            title: String::new(),
+            touched: false,
+        };
         if let Some(remembered) = config.remembered {
             ui.log_in_again(&remembered, name.as_deref());
             ui.remembered = Some(remembered);
@@ -141,13 +153,21 @@ impl ShowUi {
     pub(crate) fn run(mut self) -> Result<(), CliError> {
         let input = read_input()?;
         let mut screen = Screen::take(self.mouse)?;
+        let mut drawn: Option<Instant> = None;
         loop {
             self.take_news();
             if self.app.is_done() {
                 break;
             }
-            self.draw(&mut screen)?;
-            self.wait(&input)?;
+            let since = drawn.map_or(FRAME, |drawn| drawn.elapsed());
+            if self.touched || since >= FRAME {
+                self.draw(&mut screen)?;
+                self.touched = false;
+                drawn = Some(Instant::now());
+                self.wait(&input, QUIET)?;
+            } else {
+                self.wait(&input, FRAME.saturating_sub(since))?;
+            }
         }
         self.client.service.say_goodbye();
         self.client.flush();
@@ -177,9 +197,9 @@ impl ShowUi {
     }
 
     /// Waits for something to happen, and takes all that has.
-    fn wait(&mut self, input: &Receiver<Input>) -> Result<(), CliError> {
+    fn wait(&mut self, input: &Receiver<Input>, at_most: Duration) -> Result<(), CliError> {
         let counting = self.app.chat.anybody_types() || matches!(self.client.link(), Link::Down { .. });
-        let at_most = if counting { COUNTING } else { QUIET };
+        let at_most = if counting { COUNTING.min(at_most) } else { at_most };
         let patience = self.client.patience(Instant::now(), at_most);
         let wire = self.client.wire().clone();
         select! {
@@ -216,6 +236,7 @@ impl ShowUi {
 
     fn handle_input(&mut self, input: Input) {
         let now = Instant::now();
+        self.touched = true;
         let service = &mut self.client.service;
         match input {
             Input::Event(TermEvent::Key(key)) => self.app.handle_key(now, service, key),

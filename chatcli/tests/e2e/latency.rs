@@ -22,15 +22,15 @@ const MESSAGES: u64 = 10_000;
 const PER_SECOND: u64 = 1_000;
 const KEYS: usize = 1_000;
 
-/// In no message: when it is printed, the key has come to the screen.
-const KEY: &str = "Ω";
+/// In no message: when it is printed, the key has come to the screen. Two in turns, for what replaces its like is not printed again.
+const KEY_CHARS: [&str; 2] = ["Ω", "Ψ"];
 
 /// `chatcli` in a terminal of our own, which adds no time.
 struct Terminal {
     child: Child,
     keys: File,
-    /// When the key was seen on the screen.
-    seen: Receiver<Instant>,
+    /// Which key was seen on the screen, and when.
+    seen: Receiver<(usize, Instant)>,
 }
 
 impl Terminal {
@@ -60,11 +60,13 @@ impl Terminal {
             while let Ok(count @ 1..) = screen.read(&mut buffer) {
                 let now = Instant::now();
                 tail.extend_from_slice(&buffer[..count]);
-                for _ in 0..count_of(&tail, KEY.as_bytes()) {
-                    let _ = tell.send(now);
+                for (n, key) in KEY_CHARS.iter().enumerate() {
+                    if tail.windows(key.len()).any(|window| window == key.as_bytes()) {
+                        let _ = tell.send((n, now));
+                    }
                 }
                 // A character may come in two pieces.
-                let keep = tail.len().saturating_sub(KEY.len() - 1);
+                let keep = tail.len().saturating_sub(1);
                 tail.drain(..keep);
             }
         });
@@ -93,10 +95,6 @@ impl Drop for Terminal {
             let _ = self.child.wait();
         }
     }
-}
-
-fn count_of(bytes: &[u8], what: &[u8]) -> usize {
-    bytes.windows(what.len()).filter(|window| *window == what).count()
 }
 
 /// Sends, some at a time, and waits for the answers.
@@ -164,10 +162,11 @@ fn a_keystroke_to_the_screen() {
         });
         thread::sleep(Duration::from_secs(1));
         let mut taken = Vec::new();
-        for _ in 0..KEYS {
+        for n in 0..KEYS {
             let begin = Instant::now();
-            terminal.type_text(KEY);
-            let seen = terminal.seen.recv_timeout(Duration::from_secs(10)).expect("the key is shown");
+            terminal.type_text(KEY_CHARS[n % 2]);
+            let mut news = std::iter::from_fn(|| terminal.seen.recv_timeout(Duration::from_secs(10)).ok());
+            let Some((_, seen)) = news.find(|(key, _)| *key == n % 2) else { break };
             taken.push(seen.saturating_duration_since(begin));
             terminal.type_text("\x7f");
             thread::sleep(Duration::from_millis(20));
@@ -175,6 +174,7 @@ fn a_keystroke_to_the_screen() {
         stop.store(true, Ordering::Relaxed);
         taken
     });
+    assert_eq!(taken.len(), KEYS, "a key was not shown");
     taken.sort_unstable();
     println!(
         "a keystroke to the screen: p50 {:?}, p99 {:?}, at most {:?}",
