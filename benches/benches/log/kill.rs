@@ -29,7 +29,7 @@ const GAP: Duration = Duration::from_micros(50);
 /// is written. As `asynclog`'s page says, with the settings by default.
 const UNPACED_BYTES_MAX: u64 = 2 * 256 * 1024 + 6 * 64 * 1024;
 /// A record of this file has at least so many bytes in a buffer: its head, and `log::kill`, the file's name, the message.
-const RECORD_BYTES_MIN: u64 = 44 + 9 + 27 + 45;
+const RECORD_BYTES_MIN: u64 = 44 + 9 + 27 + 39;
 
 /// Who logs without a pause writes down how many records it has logged once for so many, so that the log does most of the work.
 const UNPACED_COUNT: u64 = 64;
