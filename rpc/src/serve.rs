@@ -1,5 +1,6 @@
 //! What generated servers are made of.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,15 +46,20 @@ pub fn blocking<S, Req, Res>(
             .fail(Status::rejected(Code::ResourceExhausted, "overloaded: the workers' queue is full"));
     };
     let (inner, body) = (Arc::clone(inner), Bytes::copy_from_slice(body));
-    place.run(Box::new(move || {
+    place.run(Box::new(move |held| {
         if cx.is_cancelled() {
+            drop(held);
             return reply.fail(expired());
         }
-        match decode(&body) {
-            // A panic in here drops the reply, which answers for it.
-            Ok(request) => Reply::new(reply).finish(cx.scope(|| handler(&inner, &cx, request))),
-            Err(status) => reply.fail(status),
-        }
+        let result = decode(&body).and_then(|request| {
+            let run = || cx.scope(|| handler(&inner, &cx, request));
+            catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+                log::error!("the handler of {} panicked", cx.method().path);
+                Err(Status::in_doubt(Code::Internal, "the handler panicked"))
+            })
+        });
+        drop(held);
+        Reply::new(reply).finish(result);
     }));
 }
 

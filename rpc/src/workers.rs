@@ -7,14 +7,24 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
+/// What a worker does. It gives its place back itself, before it answers: who has the answer finds the place free.
+pub(crate) type Job = Box<dyn FnOnce(Held) + Send>;
+
+/// A place that a job takes, until it is dropped.
+pub(crate) struct Held(Arc<AtomicUsize>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// A fixed number of threads that carry out jobs in the order they came. A full queue refuses at once. Services may share one.
 ///
 /// Dropping it lets the threads finish what is queued, and waits for them.
 #[derive(Debug)]
 pub struct Workers {
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<(Job, Held)>>,
     /// Jobs that wait or run.
     held: Arc<AtomicUsize>,
     held_max: usize,
@@ -33,9 +43,9 @@ impl Workers {
         let mut workers =
             Self { jobs: Some(jobs), held, held_max: threads.saturating_add(queue_max), threads: Vec::new() };
         for index in 0..threads {
-            let (todo, held) = (todo.clone(), Arc::clone(&workers.held));
+            let todo = todo.clone();
             let thread = std::thread::Builder::new().name(format!("{name}-{index}"));
-            workers.threads.push(thread.spawn(move || work(&todo, &held))?);
+            workers.threads.push(thread.spawn(move || work(&todo))?);
         }
         Ok(Arc::new(workers))
     }
@@ -51,28 +61,30 @@ impl Workers {
         let taken = self.held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |held| {
             (held < self.held_max).then_some(held + 1)
         });
-        taken.ok().map(|_| Place(self))
+        taken.ok().map(|_| Place { workers: self, held: Held(Arc::clone(&self.held)) })
     }
 }
 
 /// A place for one job.
-pub(crate) struct Place<'a>(&'a Workers);
+pub(crate) struct Place<'a> {
+    workers: &'a Workers,
+    held: Held,
+}
 
 impl Place<'_> {
     pub(crate) fn run(self, job: Job) {
-        if let Some(jobs) = &self.0.jobs {
+        if let Some(jobs) = &self.workers.jobs {
             // Fails only when no thread is left; the job's own drop then answers for it.
-            let _ = jobs.send(job);
+            let _ = jobs.send((job, self.held));
         }
     }
 }
 
-fn work(todo: &Receiver<Job>, held: &AtomicUsize) {
-    for job in todo {
-        if std::panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+fn work(todo: &Receiver<(Job, Held)>) {
+    for (job, held) in todo {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| job(held))).is_err() {
             log::error!("a job of a worker panicked");
         }
-        held.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -100,7 +112,7 @@ mod tests {
         let (tell, told) = unbounded();
         for number in 0..2 {
             let (gate, tell) = (gate.clone(), tell.clone());
-            workers.reserve().unwrap().run(Box::new(move || {
+            workers.reserve().unwrap().run(Box::new(move |_| {
                 gate.recv().unwrap();
                 tell.send(number).unwrap();
             }));
@@ -116,9 +128,9 @@ mod tests {
     #[test]
     fn a_job_that_panics_does_not_cost_the_thread() {
         let workers = Workers::start("test", 1, 8).unwrap();
-        workers.reserve().unwrap().run(Box::new(|| panic!("a test's panic")));
+        workers.reserve().unwrap().run(Box::new(|_| panic!("a test's panic")));
         let (tell, told) = crossbeam_channel::bounded(1);
-        workers.reserve().unwrap().run(Box::new(move || tell.send(1).unwrap()));
+        workers.reserve().unwrap().run(Box::new(move |_| tell.send(1).unwrap()));
         assert_eq!(told.recv(), Ok(1));
     }
 }
