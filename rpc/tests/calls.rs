@@ -10,34 +10,13 @@
 
 mod support;
 
-use std::future::{Future, IntoFuture as _};
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake};
+use std::future::IntoFuture as _;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 use rpc::echo::{Counted, Delay, EchoBlocking, EchoBlockingServer, EchoClient, Failure, MockEcho, Payload};
 use rpc::{CallContext, ChannelConfig, Code, Executed, Server, ServerConfig, Status, Workers};
 use support::*;
-
-/// Runs a future on this thread, as an executor of another house would.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Arc::new(Unpark(std::thread::current())).into();
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
 
 #[test]
 fn a_call_can_be_waited_for_awaited_and_called_back() {

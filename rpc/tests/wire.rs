@@ -253,30 +253,11 @@ fn an_answer_to_a_call_that_timed_out_is_ignored_and_its_number_not_used_again()
         raw.answer(header.call_id, &payload("b"));
         raw.answer(header.call_id, &payload("and once more"));
         let (tell, told) = unbounded();
-        std::thread::spawn(move || tell.send(wait_for(second)).unwrap());
+        std::thread::spawn(move || tell.send(block_on(second)).unwrap());
         assert_eq!(told.recv_timeout(LONG).unwrap(), Ok(payload("b")));
         testkit::wait_until("both late answers", LONG, || caller.channel.stats().late == 2);
     });
 }
-
-fn wait_for<T>(call: rpc::CallFuture<T>) -> Result<T, rpc::Status> {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
-    let mut call = std::pin::pin!(call);
-    loop {
-        match call.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            std::task::Poll::Ready(outcome) => return outcome,
-            std::task::Poll::Pending => std::thread::park(),
-        }
-    }
-}
-
-use std::future::Future as _;
 
 #[test]
 fn garbage_from_a_server_ends_the_calls_and_the_channel_connects_again() {
@@ -323,7 +304,7 @@ fn an_answer_that_cannot_be_read_or_is_too_long_is_an_error_of_that_call_alone()
         raw.answer(numbers[3], &rpc::echo::Counted { calls: 4 });
         let codes: Vec<_> = calls
             .into_iter()
-            .map(|call| wait_for(call).map_or_else(|status| status.code(), |_| Code::Ok))
+            .map(|call| block_on(call).map_or_else(|status| status.code(), |_| Code::Ok))
             .collect();
         assert_eq!(codes, [Code::Internal, Code::ResourceExhausted, Code::ResourceExhausted, Code::Ok]);
     });
@@ -356,7 +337,7 @@ fn a_call_to_nobody_fails_at_once_and_one_that_may_wait_does() {
     assert_eq!((status.code(), status.executed()), (Code::DeadlineExceeded, Executed::NotSent));
     let waiting = caller.client.say(&payload("x")).wait_for_ready().timeout(LONG).start();
     let _fixture = serve_at(address, ServerConfig::default());
-    assert_eq!(wait_for(waiting), Ok(payload("x")));
+    assert_eq!(block_on(waiting), Ok(payload("x")));
 }
 
 #[test]
@@ -366,7 +347,7 @@ fn bodies_of_megabytes_pass_both_ways() {
     let large = payload(vec![9; 3_000_000]);
     let calls: Vec<_> = (0..8).map(|_| caller.client.say(&large).timeout(LONG).start()).collect();
     for call in calls {
-        assert!(wait_for(call) == Ok(large.clone()), "not the same three million bytes");
+        assert!(block_on(call) == Ok(large.clone()), "not the same three million bytes");
     }
     let status = caller.client.say(&payload(vec![0; 5_000_000])).wait().unwrap_err();
     assert_eq!((status.code(), status.executed()), (Code::ResourceExhausted, Executed::NotSent));

@@ -37,8 +37,9 @@ pub(crate) struct ServerHandler {
     /// Calls whose answers have not come back, those of closed connections included.
     in_flight: usize,
     open: usize,
-    /// Who waits until nobody is left.
-    draining: Option<Sender<()>>,
+    draining: bool,
+    /// Who waits until nobody is left. Told once.
+    drained: Option<Sender<()>>,
     /// For frames that are made here.
     scratch: Vec<u8>,
 }
@@ -59,7 +60,17 @@ impl ServerHandler {
         let metrics = Arc::new(LoopMetrics::new(shared.routes.methods().len()));
         shared.metrics.lock().push(Arc::clone(&metrics));
         let link = handle.map(|handle| Arc::new(LoopLink { number, handle }));
-        Self { shared, link, number, metrics, in_flight: 0, open: 0, draining: None, scratch: Vec::new() }
+        Self {
+            shared,
+            link,
+            number,
+            metrics,
+            in_flight: 0,
+            open: 0,
+            draining: false,
+            drained: None,
+            scratch: Vec::new(),
+        }
     }
 
     fn send(&mut self, cx: &mut Cx<'_>, id: ConnId, header: &Header) {
@@ -82,7 +93,7 @@ impl ServerHandler {
         };
         let header = Header { hello: Some(Box::new(hello)), ..Header::of(Kind::Hello, 0) };
         self.send(cx, id, &header);
-        if self.draining.is_some() {
+        if self.draining {
             self.send(cx, id, &Header::of(Kind::Drain, 0));
         }
     }
@@ -263,7 +274,8 @@ impl ServerHandler {
     }
 
     fn drain(&mut self, cx: &mut Cx<'_>, at_most: Duration, tell: Sender<()>) {
-        self.draining = Some(tell);
+        self.draining = true;
+        self.drained = Some(tell);
         for id in cx.open_conns() {
             if cx.conn(id).is_some_and(|conn| conn.limits.is_some()) {
                 self.send(cx, id, &Header::of(Kind::Drain, 0));
@@ -274,11 +286,10 @@ impl ServerHandler {
     }
 
     /// Tells who waits for it that nobody is left.
-    fn look_drained(&self) {
-        if self.open == 0
-            && let Some(tell) = &self.draining
-        {
-            let _ = tell.try_send(());
+    fn look_drained(&mut self) {
+        // By dropping its sender: that is seen whether or not somebody has stopped waiting.
+        if self.open == 0 {
+            self.drained = None;
         }
     }
 }
