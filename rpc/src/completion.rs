@@ -1,5 +1,8 @@
 //! The end of a call: a closure that runs exactly once, whatever happens.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
 use crate::status::{Code, Status};
 
 /// How a call ended: the bytes of its answer, or why there are none.
@@ -30,6 +33,37 @@ impl Completion {
         if ran.is_err() {
             log::error!("the callback of a call panicked");
         }
+    }
+}
+
+thread_local! {
+    /// Ends of calls that this thread is to run when the one that it runs has returned.
+    static BEHIND: RefCell<Option<VecDeque<(Completion, Status)>>> = const { RefCell::new(None) };
+}
+
+/// Ends a call that could not even begin, on the caller's own thread. A callback that answers with another call of the same fate does not run inside the
+/// first, but after it: whoever tries again and again does not run out of stack.
+pub(crate) fn fail_here(completion: Completion, status: Status) {
+    let first = BEHIND.with_borrow_mut(|behind| match behind {
+        Some(behind) => {
+            behind.push_back((completion, status));
+            None
+        }
+        None => {
+            *behind = Some(VecDeque::new());
+            Some((completion, status))
+        }
+    });
+    let mut next = first;
+    while let Some((completion, status)) = next {
+        completion.complete(Err(status));
+        next = BEHIND.with_borrow_mut(|behind| {
+            let next = behind.as_mut().and_then(VecDeque::pop_front);
+            if next.is_none() {
+                *behind = None;
+            }
+            next
+        });
     }
 }
 
@@ -69,6 +103,21 @@ mod tests {
         assert_eq!(all[0], Ok(b"x".to_vec()));
         assert_eq!(all[1].as_ref().unwrap_err().executed(), Executed::NotSent);
         assert_eq!(all[2].as_ref().unwrap_err().executed(), Executed::Unknown);
+    }
+
+    #[test]
+    fn a_callback_that_calls_again_and_again_does_not_nest() {
+        fn again(left: u32, end: crossbeam_channel::Sender<()>) {
+            let status = Status::not_sent(Code::Unavailable, "");
+            let completion = Completion::new(move |_| match left {
+                0 => end.send(()).unwrap(),
+                _ => again(left - 1, end),
+            });
+            fail_here(completion, status);
+        }
+        let (tell, told) = crossbeam_channel::unbounded();
+        again(1_000_000, tell);
+        assert_eq!(told.try_recv(), Ok(()));
     }
 
     #[test]

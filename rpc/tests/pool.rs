@@ -197,7 +197,7 @@ fn what_may_have_been_carried_out_is_tried_again_only_where_twice_is_once() {
                 let mut raw = Raw::server(&listener);
                 while let Some((header, body)) = raw.next() {
                     let kind = if header.kind() == Kind::Request {
-                        if seen.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+                        if seen.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
                             break;
                         }
                         Kind::Response
@@ -465,4 +465,13 @@ fn a_provider_that_is_stopped_gets_no_calls_after_a_missed_heartbeat_and_is_back
     // One of a channel's clients alone, so that nothing hides that it answers.
     let alone = call_to(&[stopped.address], quick());
     EchoClient::new(alone.channel).count(&payload("")).wait().unwrap();
+}
+
+#[test]
+fn a_client_that_does_not_leave_is_closed_when_the_time_for_draining_is_over() {
+    let fixture = serve(ServerConfig::default());
+    let mut raw = Raw::client(fixture.server.local_addr());
+    assert!(!fixture.server.drain(Duration::from_millis(20)));
+    assert_eq!(raw.next().unwrap().0.kind(), Kind::Drain);
+    assert!(raw.next().is_none());
 }

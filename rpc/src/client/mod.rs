@@ -19,7 +19,7 @@ use reactor::{Address, LoopHandle, ServiceConfig, ServiceHandle};
 pub use config::{Balance, ChannelConfig, EjectionConfig, RetryConfig};
 
 use crate::call::Call;
-use crate::completion::Completion;
+use crate::completion::{Completion, fail_here};
 use crate::context::{CallContext, CallState};
 use crate::method::MethodInfo;
 use crate::reply::RawReply;
@@ -251,7 +251,7 @@ impl Channel {
                 reactor::PostError::Full => Code::ResourceExhausted,
                 _ => Code::Unavailable,
             };
-            back.1.complete(Err(Status::not_sent(code, error.to_string())));
+            fail_here(back.1, Status::not_sent(code, error.to_string()));
         }
         key
     }

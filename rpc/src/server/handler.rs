@@ -373,6 +373,7 @@ impl Handler for ServerHandler {
             }
             None if timer.token == DRAIN_TIMER => {
                 for id in cx.open_conns() {
+                    self.shared.cut_off.fetch_add(1, Ordering::AcqRel);
                     cx.close(id, CloseReason::Local("the time for draining is over"));
                 }
             }

@@ -6,8 +6,10 @@ mod handler;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
 use reactor::{EventLoop, EventLoopThreadPool, ServiceConfig, ServiceHandle, ServiceSlot, TcpServer};
 
@@ -184,11 +186,18 @@ pub(crate) struct Shared {
     routes: Routes,
     /// The counters of each loop that has begun.
     metrics: Mutex<Vec<Arc<LoopMetrics>>>,
+    /// Connections that were closed because the time for draining was over.
+    cut_off: AtomicUsize,
 }
 
 impl Shared {
     fn new(server: Server) -> Self {
-        Self { config: server.config, routes: server.routes, metrics: Mutex::default() }
+        Self {
+            config: server.config,
+            routes: server.routes,
+            metrics: Mutex::default(),
+            cut_off: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -225,8 +234,8 @@ impl RunningServer {
         // A loop closes what is left when the time is over, and then says so; twice the time is for one that hangs.
         let give_up = std::time::Instant::now() + at_most * 2;
         // Nothing is ever sent: what ends the wait is that the last loop has dropped its sender.
-        let _ = told.recv_deadline(give_up);
-        self.connections() == 0
+        let nobody_left = told.recv_deadline(give_up) == Err(RecvTimeoutError::Disconnected);
+        nobody_left && self.shared.cut_off.load(Ordering::Acquire) == 0
     }
 
     /// What was counted for each method, over all loops.

@@ -87,7 +87,15 @@ fn ended(shared: &Arc<Shared>, failure: Option<Status>) {
         None => {
             shared.good.fetch_add(1, Ordering::SeqCst);
         }
-        Some(status) => shared.failed.lock().push(status),
+        Some(status) => {
+            // A test that has failed ends its loops: then there is nothing to go on with.
+            let over = status.message().contains("stopped") || status.message().contains("ended");
+            shared.failed.lock().push(status);
+            if over {
+                shared.running.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
+        }
     }
     next(shared);
 }
