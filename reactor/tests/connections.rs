@@ -258,7 +258,7 @@ fn a_frame_that_trickles_is_ended_early_and_a_large_one_that_flows_is_not() {
     server.told.wait(|event| {
         match event {
             Event::Frame(_, frame) => came = Some(frame.clone()),
-            Event::Closed(_, reason) => ended = Some(reason.clone()),
+            Event::Closed(_, reason) => ended = Some(*reason),
             _ => {}
         }
         came.is_some() && ended.is_some()
