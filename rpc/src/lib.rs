@@ -29,6 +29,7 @@ mod completion;
 mod context;
 mod method;
 mod metrics;
+pub mod registry;
 mod reply;
 pub mod serve;
 mod server;

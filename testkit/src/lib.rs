@@ -39,6 +39,7 @@ mod strace;
 mod tmux;
 mod transcript;
 mod wait;
+mod zookeeper;
 
 pub use bin::bin;
 pub use chatd::{Chatd, ChatdBuilder, ExitReport};
@@ -51,3 +52,4 @@ pub use small_disk::SmallDisk;
 pub use strace::Strace;
 pub use tmux::Tmux;
 pub use wait::{free_port, is_root, need_program, try_wait_until, wait_until};
+pub use zookeeper::ZooKeeper;

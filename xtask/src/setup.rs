@@ -1,54 +1,100 @@
 //! What tests need on the machine besides Rust and a C compiler.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::shell::{self, Failure};
 
-/// A program that tests run, and the Debian package it is in.
+/// What tests need, and the Debian package it is in.
 struct Need {
-    program: &'static str,
+    name: &'static str,
+    found: Found,
     package: &'static str,
     what_for: &'static str,
 }
 
+/// How one sees that it is there.
+enum Found {
+    /// There is a program of its name.
+    Program,
+    /// There is this file.
+    File(&'static str),
+}
+
+impl Need {
+    fn is_there(&self) -> bool {
+        match self.found {
+            Found::Program => shell::has(self.name),
+            Found::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
 const NEEDS: &[Need] = &[
     Need {
-        program: "strace",
+        name: "strace",
+        found: Found::Program,
         package: "strace",
         what_for: "shows that a sync comes before the acknowledgements",
     },
     Need {
-        program: "mariadbd",
+        name: "mariadbd",
+        found: Found::Program,
         package: "mariadb-server",
         what_for: "the database that the store is tested on",
     },
     Need {
-        program: "tmux",
+        name: "tmux",
+        found: Found::Program,
         package: "tmux",
         what_for: "the terminal in which chatcli is tested, and `play`",
+    },
+    Need {
+        name: "zookeeper",
+        found: Found::File("/usr/share/java/zookeeper.jar"),
+        package: "zookeeper",
+        what_for: "the registry that rpc is tested on",
+    },
+    Need {
+        name: "slf4j",
+        found: Found::File("/usr/share/java/slf4j-simple.jar"),
+        package: "libslf4j-java",
+        what_for: "without which zookeeper does not start",
+    },
+    Need {
+        name: "java",
+        found: Found::Program,
+        package: "default-jre-headless",
+        what_for: "what zookeeper runs on",
+    },
+    Need {
+        name: "protobuf for Python",
+        found: Found::File("/usr/lib/python3/dist-packages/google/protobuf/__init__.py"),
+        package: "python3-protobuf",
+        what_for: "the language in which docs/rpc.md is put to the test",
     },
 ];
 
 /// Installs what is missing. Does nothing when nothing is.
 pub(crate) fn run() -> Result<(), Failure> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|n| !shell::has(n.program)).collect();
+    let missing: Vec<&Need> = NEEDS.iter().filter(|n| !n.is_there()).collect();
     if missing.is_empty() {
-        let names: Vec<&str> = NEEDS.iter().map(|n| n.program).collect();
+        let names: Vec<&str> = NEEDS.iter().map(|n| n.name).collect();
         println!("all there: {}", names.join(", "));
         return Ok(());
     }
     for need in &missing {
-        println!("missing: {} ({})", need.program, need.what_for);
+        println!("missing: {} ({})", need.name, need.what_for);
     }
     let packages: Vec<&str> = missing.iter().map(|n| n.package).collect();
     may_install(rustix::process::geteuid().is_root(), shell::has("apt-get"), &packages)?;
     // The package lists may be older than the mirror's, or absent, as in a fresh container.
     apt_get(&["update"])?;
     apt_get(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
-    match missing.iter().find(|n| !shell::has(n.program)) {
+    match missing.iter().find(|n| !n.is_there()) {
         None => Ok(()),
         Some(n) => {
-            Err(Failure::Step(format!("{} was installed, but {} is not in PATH", n.package, n.program)))
+            Err(Failure::Step(format!("{} was installed, but {} is still missing", n.package, n.name)))
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message;
 use reactor::{Address, LoopHandle, ServiceConfig, ServiceHandle};
 
@@ -22,6 +23,7 @@ use crate::call::Call;
 use crate::completion::{Completion, fail_here};
 use crate::context::{CallContext, CallState};
 use crate::method::MethodInfo;
+use crate::registry::{Instance, InstanceState, Registry, Watching};
 use crate::reply::RawReply;
 use crate::service::Service;
 use crate::status::{Code, Status};
@@ -51,9 +53,16 @@ pub(crate) struct Outgoing {
 pub(crate) enum Post {
     Call(u64, Box<(Outgoing, Completion)>),
     Cancel(u64),
-    Endpoints(Arc<[Address]>),
+    Endpoints(Arc<Endpoints>),
     /// The last owner of the channel is gone.
     Stop,
+}
+
+/// Where calls are to go from now on.
+pub(crate) struct Endpoints {
+    pub(crate) wanted: Vec<Address>,
+    /// Which of those that are not wanted get no more calls at once. The others keep theirs as long as their connections live. `None`: all.
+    pub(crate) leaving: Option<Vec<Address>>,
 }
 
 /// What the loops of a channel and its owners share.
@@ -108,6 +117,8 @@ struct Pool {
     links: Vec<Link>,
     /// Numbers of calls. The loop of a call is its number modulo the loops.
     made: AtomicU64,
+    /// What tells of the endpoints, until the channel ends.
+    watching: Mutex<Option<Watching>>,
 }
 
 impl Drop for Pool {
@@ -173,7 +184,14 @@ impl Channel {
                 })
                 .map_err(io::Error::other)?;
         }
-        Ok(Self { way: Way::Pool(Arc::new(Pool { shared, links, made: AtomicU64::new(0) })) })
+        Ok(Self {
+            way: Way::Pool(Arc::new(Pool {
+                shared,
+                links,
+                made: AtomicU64::new(0),
+                watching: Mutex::default(),
+            })),
+        })
     }
 
     /// A channel straight to a service in this process: for tests with mocks, and for services that may run inside.
@@ -184,12 +202,28 @@ impl Channel {
     /// Replaces the endpoints. Calls under way on one that is not among them are still waited for.
     pub fn set_endpoints(&self, endpoints: Vec<Address>) {
         let Way::Pool(pool) = &self.way else { return };
-        let endpoints: Arc<[Address]> = endpoints.into();
-        for link in &pool.links {
-            if let Err((error, _)) = link.service.post(Post::Endpoints(Arc::clone(&endpoints))) {
-                log::warn!("a loop did not take the endpoints of a channel: {error}");
-            }
+        tell(pool.links.iter().map(|link| &link.service), Endpoints { wanted: endpoints, leaving: None });
+    }
+
+    /// A channel on these loops to the providers of a service that a registry knows. Who is not in the registry any more and does not say that it drains is called as
+    /// long as it answers on the connection that there is: an empty list is no reason to stop.
+    ///
+    /// # Errors
+    /// When a loop does not take it, or there is none.
+    pub fn of_service(
+        loops: &[LoopHandle],
+        registry: &dyn Registry,
+        service: &str,
+        config: ChannelConfig,
+    ) -> io::Result<Self> {
+        let channel = Self::idle(loops, config)?;
+        if let Way::Pool(pool) = &channel.way {
+            // Not the pool itself: what it holds would hold it.
+            let services: Vec<_> = pool.links.iter().map(|link| link.service.clone()).collect();
+            let watching = registry.watch(service, Box::new(move |all| tell(&services, sorted(all))));
+            *pool.watching.lock() = Some(watching);
         }
+        Ok(channel)
     }
 
     /// Prepares a call.
@@ -276,6 +310,23 @@ impl std::fmt::Debug for Channel {
                 f.debug_struct("Channel").field("loops", &pool.links.len()).finish_non_exhaustive()
             }
             Way::Local(service) => f.debug_struct("Channel").field("local", &service.info().name).finish(),
+        }
+    }
+}
+
+/// Instances by what they want of callers.
+fn sorted(instances: &[Instance]) -> Endpoints {
+    let (up, draining): (Vec<_>, Vec<_>) =
+        instances.iter().partition(|instance| instance.state == InstanceState::Up);
+    let addresses = |list: Vec<&Instance>| list.into_iter().map(|one| Address::from(one.address)).collect();
+    Endpoints { wanted: addresses(up), leaving: Some(addresses(draining)) }
+}
+
+fn tell<'a>(services: impl IntoIterator<Item = &'a ServiceHandle<Post>>, endpoints: Endpoints) {
+    let endpoints = Arc::new(endpoints);
+    for service in services {
+        if let Err((error, _)) = service.post(Post::Endpoints(Arc::clone(&endpoints))) {
+            log::warn!("a loop did not take the endpoints of a channel: {error}");
         }
     }
 }

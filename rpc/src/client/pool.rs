@@ -9,10 +9,10 @@ use reactor::{Address, Backoff, CloseReason, ConnId, ConnectError};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::Shared;
 use super::config::Balance;
 use super::endpoint::{ClientConn, Endpoint, EndpointKey, Health};
 use super::handler::{Cx, RECONNECT, TICK};
+use super::{Endpoints, Shared};
 use crate::chunks::PeerLimits;
 use crate::wire::{self, Header, Hello, Kind};
 
@@ -87,7 +87,8 @@ impl ConnPool {
 
     // Endpoints.
 
-    pub(super) fn set_endpoints(&mut self, cx: &mut Cx<'_>, addresses: &[Address]) {
+    pub(super) fn set_endpoints(&mut self, cx: &mut Cx<'_>, endpoints: &Endpoints) {
+        let Endpoints { wanted, leaving } = endpoints;
         if self.stopped {
             return;
         }
@@ -96,12 +97,13 @@ impl ConnPool {
         known.sort_unstable();
         for key in &known {
             let Some(endpoint) = self.endpoints.get_mut(key) else { continue };
-            endpoint.wanted = addresses.contains(&endpoint.address);
+            endpoint.wanted = wanted.contains(&endpoint.address);
             if !endpoint.wanted {
-                self.forsake(cx, *key);
+                let leaves = leaving.as_ref().is_none_or(|leaving| leaving.contains(&endpoint.address));
+                self.forsake(cx, *key, leaves);
             }
         }
-        for address in addresses {
+        for address in wanted {
             let found = known.iter().find(|key| self.address_of(**key) == Some(address));
             let key = match found {
                 Some(key) => *key,
@@ -131,8 +133,8 @@ impl ConnPool {
         key
     }
 
-    /// An endpoint is not on the list any more: its connections end with their calls.
-    fn forsake(&mut self, cx: &mut Cx<'_>, key: EndpointKey) {
+    /// An endpoint is not on the list any more. Nobody connects to it again; and if it leaves, its connections end with their calls.
+    fn forsake(&mut self, cx: &mut Cx<'_>, key: EndpointKey, leaves: bool) {
         let Some(endpoint) = self.endpoints.get_mut(&key) else { return };
         if let Some(timer) = endpoint.retry.take() {
             cx.cancel_timer(timer);
@@ -140,7 +142,7 @@ impl ConnPool {
         for id in endpoint.conns.clone() {
             if self.opening.contains_key(&id) {
                 cx.close(id, CloseReason::Local("not wanted any more"));
-            } else {
+            } else if leaves {
                 retire(cx, id);
             }
         }

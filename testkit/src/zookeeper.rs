@@ -1,0 +1,293 @@
+//! A private ZooKeeper on a free port, alone or one of several, with a data folder of its own.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{Reaper, TestkitError, free_port, need_program, process, try_wait_until};
+
+/// How long a start may take on a busy machine.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How long an orderly end may take.
+const STOP_MAX: Duration = Duration::from_secs(20);
+/// Where Debian has it.
+const JAR: &str = "/usr/share/java/zookeeper.jar";
+const LOGGER: &str = "/usr/share/java/slf4j-simple.jar";
+
+/// A running ZooKeeper, on loopback, with ticks of half a second and sessions of one second at least. Dropping it kills and reaps it, and removes its folder.
+#[derive(Debug)]
+pub struct ZooKeeper {
+    // Before `dir`, so that the process is gone when its folder is removed.
+    running: Mutex<Option<Running>>,
+    port: u16,
+    dir: TempDir,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    reaper: Reaper,
+}
+
+impl ZooKeeper {
+    /// Whether its programs are there (see [`need_program`]); prints `skipped: …` when not.
+    #[track_caller]
+    pub fn available() -> bool {
+        if !need_program("java") {
+            return false;
+        }
+        let found = Path::new(JAR).exists();
+        assert!(found || !crate::wait::in_ci(), "this test needs {JAR}, and in CI it must be there");
+        if !found {
+            eprintln!("skipped: needs zookeeper");
+        }
+        found
+    }
+
+    /// Makes one and waits until it serves.
+    ///
+    /// # Errors
+    /// When it cannot be run, fails, or does not serve within a minute.
+    pub fn start() -> Result<ZooKeeper, TestkitError> {
+        let server = Self::prepare(free_port(), "")?;
+        server.launch()?;
+        server.until_it_serves()?;
+        Ok(server)
+    }
+
+    /// Makes one that does not run yet; [`ZooKeeper::restart`] starts it.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn absent() -> Result<ZooKeeper, TestkitError> {
+        Self::prepare(free_port(), "")
+    }
+
+    /// Makes `count` of them that are one service together, and waits until all serve.
+    ///
+    /// # Errors
+    /// As [`ZooKeeper::start`].
+    pub fn ensemble(count: usize) -> Result<Vec<ZooKeeper>, TestkitError> {
+        let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let members: String = (1..)
+            .zip(&ports)
+            .map(|(number, (peers, votes))| format!("server.{number}=127.0.0.1:{peers}:{votes}\n"))
+            .collect();
+        let mut servers = Vec::new();
+        for number in 1..=count {
+            let server = Self::prepare(free_port(), &members)?;
+            std::fs::write(server.data().join("myid"), number.to_string())
+                .map_err(|e| TestkitError::io("write myid", e))?;
+            server.launch()?;
+            servers.push(server);
+        }
+        for server in &servers {
+            server.until_it_serves()?;
+        }
+        Ok(servers)
+    }
+
+    /// Where it listens on loopback. The same over restarts.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.running().as_ref().expect("a running server").child.id()
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill9(&self) {
+        self.end(Signal::KILL);
+    }
+
+    /// Lets it end in good order, and waits until it has.
+    pub fn shut_down(&self) {
+        self.end(Signal::TERM);
+    }
+
+    /// Starts it again on the same port and data: sessions that are young enough are still alive.
+    ///
+    /// # Errors
+    /// As [`ZooKeeper::start`].
+    pub fn restart(&self) -> Result<(), TestkitError> {
+        self.shut_down();
+        self.launch()?;
+        self.until_it_serves()
+    }
+
+    /// Starts it again on the same port without its data: no session is known any more, and no node.
+    ///
+    /// # Errors
+    /// As [`ZooKeeper::start`].
+    pub fn restart_empty(&self) -> Result<(), TestkitError> {
+        self.kill9();
+        let versions = self.data().join("version-2");
+        match std::fs::remove_dir_all(&versions) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(TestkitError::io("remove the data", error));
+            }
+            _ => {}
+        }
+        self.launch()?;
+        self.until_it_serves()
+    }
+
+    /// Stops the process in its tracks (SIGSTOP); [`ZooKeeper::resume`] lets it go on.
+    pub fn pause(&self) {
+        process::signal(self.pid(), Signal::STOP);
+    }
+
+    /// Lets a paused process go on (SIGCONT).
+    pub fn resume(&self) {
+        process::signal(self.pid(), Signal::CONT);
+    }
+
+    /// What it answers to a command of four letters: `srvr`, `mntr`, `dump`. Empty when it does not.
+    pub fn ask(&self, command: &str) -> String {
+        let mut answer = String::new();
+        let timeout = Duration::from_secs(2);
+        if let Ok(mut stream) = TcpStream::connect_timeout(&self.addr(), timeout) {
+            let _ = stream.set_read_timeout(Some(timeout));
+            if stream.write_all(command.as_bytes()).is_ok() {
+                let _ = stream.read_to_string(&mut answer);
+            }
+        }
+        answer
+    }
+
+    /// One of the numbers of `mntr`; `None` when there is no answer or no such number.
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.ask("mntr").lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    fn said(&self) -> PathBuf {
+        self.dir.path().join("stderr.txt")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn prepare(port: u16, members: &str) -> Result<ZooKeeper, TestkitError> {
+        let dir = tempfile::Builder::new()
+            .prefix("testkit-zookeeper-")
+            .tempdir()
+            .map_err(|e| TestkitError::io("make a temporary folder", e))?;
+        let server = ZooKeeper { running: Mutex::new(None), port, dir };
+        std::fs::create_dir(server.data()).map_err(|e| TestkitError::io("make the data folder", e))?;
+        let config = format!(
+            "tickTime=500\ninitLimit=20\nsyncLimit=10\ndataDir={}\nclientPort={port}\n\
+             clientPortAddress=127.0.0.1\nmaxClientCnxns=0\nadmin.enableServer=false\n\
+             4lw.commands.whitelist=*\nminSessionTimeout=1000\nmaxSessionTimeout=60000\n{members}",
+            server.data().display()
+        );
+        std::fs::write(server.config(), config).map_err(|e| TestkitError::io("write zoo.cfg", e))?;
+        Ok(server)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("zoo.cfg")
+    }
+
+    fn launch(&self) -> Result<(), TestkitError> {
+        let program = PathBuf::from("java");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.said())
+            .map_err(|e| TestkitError::io("open the server's stderr.txt", e))?;
+        let child = Command::new(&program)
+            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .arg("-cp")
+            .arg(format!("{JAR}:{LOGGER}"))
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .map_err(|source| TestkitError::Spawn { program, source })?;
+        let args = [child.id().to_string(), self.dir.path().display().to_string()];
+        let reaper = Reaper::new("kill -9 \"$1\"; rm -rf -- \"$2\"", &args);
+        *self.running() = Some(Running { child, reaper });
+        Ok(())
+    }
+
+    /// `srvr` names a mode only when clients are served; `ruok` says yes too early.
+    fn until_it_serves(&self) -> Result<(), TestkitError> {
+        let program = PathBuf::from("java");
+        let mut ended = None;
+        let ready = try_wait_until(START_MAX, || {
+            ended = self.running().as_mut().and_then(|running| running.child.try_wait().ok().flatten());
+            ended.is_some() || self.ask("srvr").contains("Mode:")
+        });
+        let stderr = std::fs::read_to_string(self.said()).unwrap_or_default();
+        if let Some(status) = ended {
+            let (status, code) = (status.to_string(), status.code());
+            return Err(TestkitError::ExitedEarly { program, status, code, stderr });
+        }
+        if ready {
+            return Ok(());
+        }
+        self.kill9();
+        Err(TestkitError::NotReady { program, after: START_MAX, stderr })
+    }
+
+    fn end(&self, signal: Signal) {
+        let Some(mut running) = self.running().take() else { return };
+        process::signal(running.child.id(), signal);
+        if !try_wait_until(STOP_MAX, || running.child.try_wait().ok().flatten().is_some()) {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+        drop(running.reaper);
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ZooKeeper {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_serves_ends_and_comes_back_where_it_was() {
+        if !ZooKeeper::available() {
+            return;
+        }
+        let server = ZooKeeper::start().unwrap();
+        let (pid, addr) = (server.pid(), server.addr());
+        assert!(server.count("zk_znode_count").unwrap() > 0);
+        server.kill9();
+        assert!(!process::is_alive(pid));
+        assert_eq!(server.ask("srvr"), "");
+        server.restart().unwrap();
+        assert_eq!(server.addr(), addr);
+        let dir = server.dir.path().to_owned();
+        drop(server);
+        assert!(!dir.exists());
+    }
+}
