@@ -1,4 +1,6 @@
-//! Makes the wire's header from `proto/wire.proto`, and for the tests and benches a service from `proto/echo.proto`.
+//! Makes the wire's header from `proto/wire.proto`, the service that every server has from `proto/reflection.proto`,
+//! one for the tests and benches from `proto/echo.proto`, and
+//! that of the guide from `proto/greeter.proto`.
 #![allow(missing_docs, reason = "a build script has no users")]
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -6,5 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wire = protox::compile(["proto/wire.proto"], ["proto"])?;
     prost_build::Config::new().boxed(".rpc.wire.Header.hello").compile_fds(wire)?;
     rpc_build::compile(&["proto/echo.proto"], &["proto"])?;
+    rpc_build::compile(&["proto/reflection.proto"], &["proto"])?;
+    rpc_build::compile(&["proto/greeter.proto"], &["proto"])?;
     Ok(())
 }

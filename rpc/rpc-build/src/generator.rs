@@ -94,6 +94,7 @@ fn blocking(service: &Service, out: &mut String) {
     for (index, method) in service.methods.iter().enumerate() {
         let Method { name: fun, input_type, output_type, .. } = method;
         methods.push_str(&docs(&method.comments, "    "));
+        methods.push_str("    ///\n    /// # Errors\n    /// What the caller is to be told.\n");
         let _ = writeln!(
             methods,
             "    fn {fun}(&self, cx: &::rpc::CallContext, request: {input_type}) -> ::core::result::Result<{output_type}, ::rpc::Status>;"

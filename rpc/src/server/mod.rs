@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use reactor::{EventLoop, EventLoopThreadPool, ServiceConfig, ServiceHandle, ServiceSlot, TcpServer};
 
 use crate::metrics::{LoopMetrics, MethodStats};
+use crate::reflection::{Described, ReflectionServer};
 use crate::reply::Answer;
 use crate::service::{Routes, Service};
 use crate::wire::FRAME_BYTES_MIN;
@@ -114,6 +115,12 @@ impl Server {
         Self { config: config.checked(), routes: Routes::default(), services: Vec::new() }
     }
 
+    /// Adds what every server has: [`crate::reflection`].
+    fn with_reflection(self) -> io::Result<Self> {
+        let infos = self.services.iter().map(|service| service.info()).collect();
+        self.add(ReflectionServer(Described::new(infos)))
+    }
+
     /// Adds a service.
     ///
     /// # Errors
@@ -145,7 +152,7 @@ impl Server {
     /// # Errors
     /// When a loop does not take the service.
     fn serve_on(self, slots: Vec<ServiceSlot<Post>>, listener: TcpServer) -> io::Result<RunningServer> {
-        let shared = Arc::new(Shared::new(self));
+        let shared = Arc::new(Shared::new(self.with_reflection()?));
         let handles: Vec<ServiceHandle<Post>> = slots.iter().map(ServiceSlot::handle).collect();
         let for_loops = (Arc::clone(&shared), handles.clone());
         let running = listener.serve_on(slots, move |loop_index| {
@@ -161,7 +168,7 @@ impl Server {
     /// # Errors
     /// When the loop does not take the service.
     pub fn serve_here(self, event_loop: &mut EventLoop, listener: TcpServer) -> io::Result<RunningServer> {
-        let shared = Arc::new(Shared::new(self));
+        let shared = Arc::new(Shared::new(self.with_reflection()?));
         let handler = ServerHandler::new(Arc::clone(&shared), None);
         let running = listener.serve_here(event_loop, handler)?;
         let handles = running.services().to_vec();
