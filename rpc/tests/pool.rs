@@ -13,6 +13,8 @@
     reason = "test code"
 )]
 
+#[path = "support/backend.rs"]
+mod backend;
 #[path = "support/load.rs"]
 mod load;
 mod support;
@@ -23,64 +25,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use backend::{Backend, quick, ready};
 use load::Load;
-use rpc::echo::{Counted, EchoClient, EchoServer, MockEcho};
+use rpc::echo::EchoClient;
 use rpc::wire::{Header, Kind};
-use rpc::{Balance, Channel, ChannelConfig, Code, Executed, RunningServer, Server, ServerConfig, Status};
+use rpc::{Balance, Code, Executed, ServerConfig, Status};
 use support::*;
 use testkit::{FaultProxy, wait_until};
-
-/// Quick in all that a test would otherwise wait for.
-fn quick() -> ChannelConfig {
-    let mut config = ChannelConfig::default();
-    config.heartbeat = Duration::from_millis(100);
-    config.backoff.base = Duration::from_millis(2);
-    config.backoff.cap = Duration::from_millis(20);
-    config.ejection.time = Duration::from_millis(50);
-    config.timeout = LONG;
-    config
-}
-
-/// A server of closures on a loop of its own, and how many calls it had.
-struct Backend {
-    server: RunningServer,
-    calls: Arc<AtomicU64>,
-    pool: reactor::EventLoopThreadPool,
-}
-
-impl Backend {
-    fn start(answer: impl Fn(u64) -> Result<u64, Status> + Send + Sync + 'static) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), answer)
-    }
-
-    fn start_at(
-        address: SocketAddr,
-        answer: impl Fn(u64) -> Result<u64, Status> + Send + Sync + 'static,
-    ) -> Self {
-        let calls = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&calls);
-        let answer = Arc::new(move || answer(counter.fetch_add(1, Ordering::SeqCst)));
-        let other = Arc::clone(&answer);
-        let mock = MockEcho::new()
-            .on_count(move |_| answer().map(|calls| Counted { calls }))
-            .on_say(move |request| other().map(|_| request));
-        let pool = reactor::EventLoopThreadPool::start(1, reactor::LoopConfig::default()).unwrap();
-        let server = Server::new(ServerConfig::default()).add(EchoServer(mock)).unwrap();
-        Self { server: server.serve(&pool, address).unwrap(), calls, pool }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.server.local_addr()
-    }
-
-    fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
-    }
-}
-
-fn ready(channel: &Channel, count: usize) {
-    wait_until("the connections", LONG, || channel.stats().ready == count);
-}
 
 #[test]
 fn round_robin_gives_each_endpoint_its_turn() {

@@ -39,6 +39,7 @@ mod strace;
 mod tmux;
 mod transcript;
 mod wait;
+mod zk_session;
 mod zookeeper;
 
 pub use bin::bin;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Reaper, TestkitError, free_port, need_program, process, try_wait_until};
+use crate::{Reaper, TestkitError, free_port, need_program, process, try_wait_until, zk_session};
 
 /// How long a start may take on a busy machine.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -172,6 +172,29 @@ impl ZooKeeper {
     /// One of the numbers of `mntr`; `None` when there is no answer or no such number.
     pub fn count(&self, name: &str) -> Option<u64> {
         self.ask("mntr").lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    /// The sessions of all who are connected.
+    pub fn sessions(&self) -> Vec<u64> {
+        let connections = self.ask("cons");
+        let ids = connections.split("sid=0x").skip(1);
+        let ids = ids.filter_map(|rest| rest.split(|c: char| !c.is_ascii_hexdigit()).next());
+        ids.filter_map(|id| u64::from_str_radix(id, 16).ok()).filter(|id| *id != 0).collect()
+    }
+
+    /// Ends all sessions by force, without a word to their owners, whose connections stay as they are. Their ephemeral nodes are gone when this returns. How many
+    /// sessions it ended.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn expire_sessions(&self) -> Result<usize, TestkitError> {
+        let mut ended = 0;
+        for session in self.sessions() {
+            let there = zk_session::end(self.addr(), session)
+                .map_err(|e| TestkitError::io("end a session of ZooKeeper", e))?;
+            ended += usize::from(there);
+        }
+        Ok(ended)
     }
 
     fn said(&self) -> PathBuf {

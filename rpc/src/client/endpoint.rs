@@ -72,11 +72,20 @@ impl Health {
     }
 }
 
+/// Whether an endpoint is on the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listed {
+    Yes,
+    /// It is not, and did not say that it leaves: it is called as long as it answers.
+    Missing,
+    /// It gets no more calls, and stays until its last call has ended.
+    Leaving,
+}
+
 /// An endpoint.
 pub(super) struct Endpoint {
     pub(super) address: Address,
-    /// Whether it is on the list. One that is not stays until its last call has ended.
-    pub(super) wanted: bool,
+    pub(super) listed: Listed,
     /// Connections that are open or being opened.
     pub(super) conns: SmallVec<[ConnId; 2]>,
     pub(super) backoff: Backoff,
@@ -85,6 +94,23 @@ pub(super) struct Endpoint {
     /// Whether the last attempt to connect failed.
     pub(super) failing: bool,
     pub(super) health: Health,
+}
+
+impl Endpoint {
+    /// Whether it may be connected to. A list that lacks half of those that were on it is `doubtful`: then those that are missing are connected to as well, until one
+    /// does not answer.
+    pub(super) const fn may_connect(&self, doubtful: bool) -> bool {
+        match self.listed {
+            Listed::Yes => true,
+            Listed::Missing => doubtful && !self.failing,
+            Listed::Leaving => false,
+        }
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.listed != Listed::Yes && self.conns.is_empty() && self.retry.is_none()
+    }
 }
 
 /// A connection.

@@ -61,7 +61,7 @@ pub(crate) enum Post {
 /// Where calls are to go from now on.
 pub(crate) struct Endpoints {
     pub(crate) wanted: Vec<Address>,
-    /// Which of those that are not wanted get no more calls at once. The others keep theirs as long as their connections live. `None`: all.
+    /// Which of those that are not wanted get no more calls at once. The others get calls as long as they answer. `None`: all.
     pub(crate) leaving: Option<Vec<Address>>,
 }
 
@@ -205,8 +205,9 @@ impl Channel {
         tell(pool.links.iter().map(|link| &link.service), Endpoints { wanted: endpoints, leaving: None });
     }
 
-    /// A channel on these loops to the providers of a service that a registry knows. Who is not in the registry any more and does not say that it drains is called as
-    /// long as it answers on the connection that there is: an empty list is no reason to stop.
+    /// A channel on these loops to the providers of a service that a registry knows. The registry has to live as long as news is wanted. Who is not in it any more and did
+    /// not say that it leaves is called as long as it answers on the connection that there is; and if half of all are missing at once, it is the list that is doubted,
+    /// and they are connected to as well.
     ///
     /// # Errors
     /// When a loop does not take it, or there is none.

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::config::Balance;
-use super::endpoint::{ClientConn, Endpoint, EndpointKey, Health};
+use super::endpoint::{ClientConn, Endpoint, EndpointKey, Health, Listed};
 use super::handler::{Cx, RECONNECT, TICK};
 use super::{Endpoints, Shared};
 use crate::chunks::PeerLimits;
@@ -32,6 +32,8 @@ pub(super) struct ConnPool {
     keys: u32,
     /// Whether it was said which endpoints there are.
     told: bool,
+    /// The list lacks at least half of those that were on it and did not say that they leave.
+    doubtful: bool,
     stopped: bool,
     /// Connections on their way.
     opening: FxHashMap<ConnId, EndpointKey>,
@@ -50,6 +52,7 @@ impl ConnPool {
             endpoints: FxHashMap::default(),
             keys: 0,
             told: false,
+            doubtful: false,
             stopped: false,
             opening: FxHashMap::default(),
             ready: Vec::new(),
@@ -95,13 +98,25 @@ impl ConnPool {
         self.told = true;
         let mut known: Vec<EndpointKey> = self.endpoints.keys().copied().collect();
         known.sort_unstable();
+        let mut missing = 0;
+        for endpoint in self.endpoints.values_mut() {
+            endpoint.listed = if wanted.contains(&endpoint.address) {
+                Listed::Yes
+            } else if endpoint.listed == Listed::Leaving
+                || leaving.as_ref().is_none_or(|leaving| leaving.contains(&endpoint.address))
+            {
+                Listed::Leaving
+            } else {
+                missing += 1;
+                Listed::Missing
+            };
+        }
+        self.doubtful = missing > 0 && missing >= wanted.len();
+        if self.doubtful {
+            log::warn!("{missing} endpoints are missing, {} are left: who answers is called", wanted.len());
+        }
         for key in &known {
-            let Some(endpoint) = self.endpoints.get_mut(key) else { continue };
-            endpoint.wanted = wanted.contains(&endpoint.address);
-            if !endpoint.wanted {
-                let leaves = leaving.as_ref().is_none_or(|leaving| leaving.contains(&endpoint.address));
-                self.forsake(cx, *key, leaves);
-            }
+            self.forsake(cx, *key);
         }
         for address in wanted {
             let found = known.iter().find(|key| self.address_of(**key) == Some(address));
@@ -122,7 +137,7 @@ impl ConnPool {
         self.keys = self.keys.wrapping_add(1);
         let endpoint = Endpoint {
             address,
-            wanted: true,
+            listed: Listed::Yes,
             conns: SmallVec::new(),
             backoff: Backoff::from_config(self.shared.config.backoff),
             retry: None,
@@ -133,12 +148,17 @@ impl ConnPool {
         key
     }
 
-    /// An endpoint is not on the list any more. Nobody connects to it again; and if it leaves, its connections end with their calls.
-    fn forsake(&mut self, cx: &mut Cx<'_>, key: EndpointKey, leaves: bool) {
+    /// Nobody connects to an endpoint any more that is not on the list; and if it leaves, its connections end with their calls.
+    fn forsake(&mut self, cx: &mut Cx<'_>, key: EndpointKey) {
+        let doubtful = self.doubtful;
         let Some(endpoint) = self.endpoints.get_mut(&key) else { return };
+        if endpoint.may_connect(doubtful) {
+            return;
+        }
         if let Some(timer) = endpoint.retry.take() {
             cx.cancel_timer(timer);
         }
+        let leaves = endpoint.listed == Listed::Leaving;
         for id in endpoint.conns.clone() {
             if self.opening.contains_key(&id) {
                 cx.close(id, CloseReason::Local("not wanted any more"));
@@ -151,19 +171,19 @@ impl ConnPool {
 
     /// Forgets an endpoint of which nothing is left.
     fn tidy(&mut self, key: EndpointKey) {
-        if self.endpoints.get(&key).is_some_and(|endpoint| !endpoint.wanted && endpoint.conns.is_empty()) {
+        if self.endpoints.get(&key).is_some_and(Endpoint::is_over) {
             self.endpoints.remove(&key);
         }
     }
 
     /// Begins to make the connections that an endpoint should have.
     fn fill(&mut self, cx: &mut Cx<'_>, key: EndpointKey) {
-        let codec = self.codec();
+        let (codec, doubtful) = (self.codec(), self.doubtful);
         let Some(endpoint) = self.endpoints.get_mut(&key) else { return };
         let young = |id: &&ConnId| !cx.conn(**id).is_some_and(|conn| conn.old);
         let count = endpoint.conns.iter().filter(young).count();
         for _ in count..self.shared.config.connections_per_endpoint {
-            if !endpoint.wanted || endpoint.retry.is_some() {
+            if !endpoint.may_connect(doubtful) || endpoint.retry.is_some() {
                 return;
             }
             self.shared.counts.connects.fetch_add(1, Ordering::Relaxed);
@@ -183,9 +203,9 @@ impl ConnPool {
     }
 
     fn retry_later(&mut self, cx: &mut Cx<'_>, key: EndpointKey) {
-        let stopped = self.stopped;
+        let (stopped, doubtful) = (self.stopped, self.doubtful);
         let Some(endpoint) = self.endpoints.get_mut(&key) else { return };
-        if endpoint.wanted && endpoint.retry.is_none() && !stopped {
+        if endpoint.may_connect(doubtful) && endpoint.retry.is_none() && !stopped {
             let wait = endpoint.backoff.next(&mut self.rng);
             endpoint.retry = Some(cx.set_timer(wait, RECONNECT | u64::from(key.0)));
         }
@@ -198,6 +218,7 @@ impl ConnPool {
             endpoint.retry = None;
         }
         self.fill(cx, key);
+        self.tidy(key);
     }
 
     // The life of a connection.
@@ -252,7 +273,7 @@ impl ConnPool {
         let Some(endpoint) = self.endpoints.get_mut(&key) else { return };
         endpoint.failing = false;
         endpoint.backoff.on_connected(now);
-        if !endpoint.wanted {
+        if endpoint.listed == Listed::Leaving {
             retire(cx, id);
         }
         // There is another now for those that are old.
@@ -336,7 +357,7 @@ impl ConnPool {
     pub(super) fn stop(&mut self, cx: &mut Cx<'_>) {
         self.stopped = true;
         for endpoint in self.endpoints.values_mut() {
-            endpoint.wanted = false;
+            endpoint.listed = Listed::Leaving;
             if let Some(timer) = endpoint.retry.take() {
                 cx.cancel_timer(timer);
             }
@@ -436,7 +457,8 @@ impl ConnPool {
 
     fn why_none(&self) -> Picked {
         // Not known yet, or on its way: worth a wait. One that has failed is connected to again, but nobody waits for that.
-        let hope = !self.told || self.endpoints.values().any(|endpoint| endpoint.wanted && !endpoint.failing);
+        let hope = !self.told
+            || self.endpoints.values().any(|known| known.may_connect(self.doubtful) && !known.failing);
         if hope && !self.stopped { Picked::Wait } else { Picked::Nobody }
     }
 }

@@ -1,9 +1,11 @@
 //! One service that somebody watches: which instances are known, which of them have to be fetched again, and who is told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::super::{Instance, Observer};
+use super::Counts;
 use super::paths;
 use super::provider::{found, make_folder};
 use super::session::{Event, Failure, Session};
@@ -45,7 +47,7 @@ impl Consumer {
 
     pub(super) fn add(&mut self, number: u64, observer: Observer) {
         if let Some(told) = &self.told {
-            observer(told);
+            notify(&observer, told);
         }
         self.observers.push((number, observer));
     }
@@ -96,10 +98,12 @@ impl Consumer {
         session: &mut Session,
         root: &str,
         snapshot: &mut Snapshot,
+        counts: &Counts,
     ) -> Result<(), Failure> {
         self.due = None;
         let folder = paths::service(root, &self.service);
         if std::mem::take(&mut self.stale_list) {
+            counts.listed();
             let nodes = self.list(session, &folder)?;
             self.known.retain(|node, _| nodes.contains(node));
             for node in nodes {
@@ -109,6 +113,7 @@ impl Consumer {
             }
         }
         for node in std::mem::take(&mut self.stale_nodes) {
+            counts.fetched();
             let fetched = fetch(session, &folder, &node, Some(&self.service))?;
             match fetched {
                 Some(instance) => self.known.insert(node, instance),
@@ -168,9 +173,16 @@ impl Consumer {
             return;
         }
         for (_, observer) in &self.observers {
-            observer(&instances);
+            notify(observer, &instances);
         }
         self.told = Some(instances);
+    }
+}
+
+/// Tells one observer. Its panic is its own: our entries and the other observers depend on this thread.
+fn notify(observer: &Observer, instances: &[Instance]) {
+    if catch_unwind(AssertUnwindSafe(|| observer(instances))).is_err() {
+        log::error!("an observer of the registry panicked");
     }
 }
 

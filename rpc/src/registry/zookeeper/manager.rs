@@ -26,6 +26,15 @@ pub(super) enum Command {
     Stop,
 }
 
+/// After how long what differs is compared again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether what is known is what is there.
+enum Compared {
+    Same,
+    Differs,
+}
+
 /// Why a session ended, or a wait.
 enum End {
     Lost,
@@ -45,6 +54,8 @@ pub(super) struct Manager {
     providers: Vec<Provider>,
     consumers: Vec<Consumer>,
     snapshot: Snapshot,
+    /// What was known differed from what was there when it was compared last.
+    doubts: bool,
     /// The server that is tried next.
     next: usize,
     rng: fastrand::Rng,
@@ -59,7 +70,17 @@ impl Manager {
         let snapshot = Snapshot::open(config.snapshot.clone());
         let mut rng = fastrand::Rng::new();
         let next = rng.usize(..config.servers.len().max(1));
-        Self { config, commands, counts, providers: Vec::new(), consumers: Vec::new(), snapshot, next, rng }
+        Self {
+            config,
+            commands,
+            counts,
+            providers: Vec::new(),
+            consumers: Vec::new(),
+            snapshot,
+            doubts: false,
+            next,
+            rng,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -86,6 +107,9 @@ impl Manager {
     fn connect(&mut self) -> Option<Session> {
         let count = self.config.servers.len();
         for _ in 0..count {
+            if self.counts.stops() {
+                return None;
+            }
             let server: SocketAddr = *self.config.servers.get(self.next % count)?;
             self.next = self.next.wrapping_add(1);
             let timeout = self.config.session_timeout;
@@ -99,6 +123,7 @@ impl Manager {
     }
 
     fn forget_session(&mut self) {
+        self.doubts = false;
         for provider in &mut self.providers {
             provider.forget_session();
         }
@@ -140,8 +165,11 @@ impl Manager {
                 probe = Instant::now() + self.config.probe();
             }
             if now >= compare {
-                self.compare(session)?;
-                compare = Instant::now() + self.jittered(self.config.resync);
+                let wait = match self.compare(session)? {
+                    Compared::Same => self.config.resync,
+                    Compared::Differs => AGAIN.min(self.config.resync),
+                };
+                compare = Instant::now() + self.jittered(wait);
             }
             let dues = self.consumers.iter().filter_map(Consumer::due);
             let until = dues.chain([probe, compare]).min().unwrap_or(probe);
@@ -169,33 +197,37 @@ impl Manager {
             }
         }
         self.providers.retain(|provider| !left.contains(&provider.number));
-        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.is_stale()) {
-            consumer.refresh(session, &self.config.root, &mut self.snapshot)?;
-            self.counts.refreshed();
+        self.refresh(session, Consumer::is_stale)
+    }
+
+    /// Fetches what is to be fetched for those that `which` names.
+    fn refresh(&mut self, session: &mut Session, which: impl Fn(&Consumer) -> bool) -> Result<(), End> {
+        for consumer in self.consumers.iter_mut().filter(|consumer| which(consumer)) {
+            consumer.refresh(session, &self.config.root, &mut self.snapshot, &self.counts)?;
         }
         Ok(())
     }
 
     fn refresh_due(&mut self, session: &mut Session) -> Result<(), End> {
         let now = Instant::now();
-        for consumer in &mut self.consumers {
-            if consumer.due().is_some_and(|due| due <= now) {
-                consumer.refresh(session, &self.config.root, &mut self.snapshot)?;
-                self.counts.refreshed();
-            }
-        }
-        Ok(())
+        self.refresh(session, |consumer| consumer.due().is_some_and(|due| due <= now))
     }
 
-    /// What watches should have told is there. If it was not told, none of them is trusted any more.
-    fn compare(&self, session: &mut Session) -> Result<(), End> {
+    /// What watches should have told is there. If it was not told, none of them is trusted any more. What is told just now may be on its way from thread to thread: so
+    /// one difference is no proof, only a second one after a while.
+    fn compare(&mut self, session: &mut Session) -> Result<Compared, End> {
+        let mut differs = false;
         for consumer in self.consumers.iter().filter(|consumer| !consumer.is_stale()) {
-            if !consumer.compare(session, &self.config.root)? && session.events.is_empty() {
-                log::warn!("ZooKeeper did not tell of a change of {}: a new session", consumer.service());
-                return Err(End::Lost);
+            if !consumer.compare(session, &self.config.root)? {
+                differs = true;
+                if self.doubts {
+                    log::warn!("ZooKeeper did not tell of a change of {}: a new session", consumer.service());
+                    return Err(End::Lost);
+                }
             }
         }
-        Ok(())
+        self.doubts = differs;
+        Ok(if differs { Compared::Differs } else { Compared::Same })
     }
 
     fn on_event(&mut self, event: &Event) {

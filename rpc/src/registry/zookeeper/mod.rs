@@ -17,7 +17,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -97,7 +97,10 @@ impl ZooKeeperConfig {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     sessions: AtomicU64,
-    refreshes: AtomicU64,
+    lists: AtomicU64,
+    fetches: AtomicU64,
+    /// The owner is gone. For those who are in the middle of something long; the others hear of it by a command.
+    stops: AtomicBool,
 }
 
 impl Counts {
@@ -105,12 +108,21 @@ impl Counts {
         self.sessions.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn refreshed(&self) {
-        self.refreshes.fetch_add(1, Ordering::Relaxed);
+    fn listed(&self) {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn fetched(&self) {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn stops(&self) -> bool {
+        self.stops.load(Ordering::Relaxed)
     }
 }
 
-/// A registry in ZooKeeper. It works, as far as it can, before ZooKeeper does. Dropping it takes its entries out and waits for that.
+/// A registry in ZooKeeper. It works, as far as it can, before ZooKeeper does. Dropping it takes its entries out and waits for that, at most for as long as a few calls
+/// may take.
 ///
 /// ```no_run
 /// use rpc::registry::{Instance, Registry as _, ZooKeeperConfig, ZooKeeperRegistry};
@@ -151,10 +163,16 @@ impl ZooKeeperRegistry {
         self.counts.sessions.load(Ordering::Relaxed)
     }
 
-    /// How often something was fetched: one per change of a service that is watched, and one per watch and session.
+    /// Lists of instances that were fetched for those who watch: one when a session begins, and at most one for each burst of changes after that.
     #[must_use]
-    pub fn refreshes(&self) -> u64 {
-        self.counts.refreshes.load(Ordering::Relaxed)
+    pub fn lists(&self) -> u64 {
+        self.counts.lists.load(Ordering::Relaxed)
+    }
+
+    /// Instances that were fetched for those who watch: all when a session begins, and after that those which are new or have changed.
+    #[must_use]
+    pub fn fetches(&self) -> u64 {
+        self.counts.fetches.load(Ordering::Relaxed)
     }
 
     fn number(&self) -> u64 {
@@ -209,6 +227,7 @@ impl Registry for ZooKeeperRegistry {
 
 impl Drop for ZooKeeperRegistry {
     fn drop(&mut self) {
+        self.counts.stops.store(true, Ordering::Relaxed);
         self.post(Command::Stop);
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
