@@ -28,12 +28,15 @@
 
 mod bin;
 mod chatd;
+mod daemon;
 mod error;
 mod line_client;
 mod mariadb;
+mod nginx;
 pub mod process;
 mod proxy;
 mod reaper;
+mod redis;
 mod small_disk;
 mod strace;
 mod tmux;
@@ -47,8 +50,10 @@ pub use chatd::{Chatd, ChatdBuilder, ExitReport};
 pub use error::TestkitError;
 pub use line_client::{LineClient, To};
 pub use mariadb::MariaDb;
+pub use nginx::Nginx;
 pub use proxy::FaultProxy;
 pub use reaper::Reaper;
+pub use redis::Redis;
 pub use small_disk::SmallDisk;
 pub use strace::Strace;
 pub use tmux::Tmux;

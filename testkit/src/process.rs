@@ -93,6 +93,20 @@ pub fn is_alive(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
+/// The living processes that `parent` has started itself.
+pub fn children(parent: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the program's name: the state, then the parent.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| {
+            !rest.starts_with(['Z', 'X']) && rest.split(' ').nth(1) == Some(&parent.to_string())
+        })
+    })
+    .collect()
+}
+
 /// Sends a signal; a process that is gone is no error.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(as_pid(pid), signal);

@@ -50,6 +50,24 @@ const NEEDS: &[Need] = &[
         what_for: "the terminal in which chatcli is tested, and `play`",
     },
     Need {
+        name: "redis-server",
+        found: Found::Program,
+        package: "redis-server",
+        what_for: "what the nodes of a cluster meet in",
+    },
+    Need {
+        name: "nginx",
+        found: Found::Program,
+        package: "nginx",
+        what_for: "the balancer in front of several chatd",
+    },
+    Need {
+        name: "nginx's stream module",
+        found: Found::File("/usr/lib/nginx/modules/ngx_stream_module.so"),
+        package: "libnginx-mod-stream",
+        what_for: "with which nginx balances plain TCP",
+    },
+    Need {
         name: "zookeeper",
         found: Found::File("/usr/share/java/zookeeper.jar"),
         package: "zookeeper",
