@@ -39,6 +39,8 @@ fn channel_of(registry: &StaticRegistry) -> (Channel, EchoClient, EventLoopThrea
     let pool = EventLoopThreadPool::start(1, LoopConfig::default()).unwrap();
     let mut config = quick();
     config.balance = Balance::RoundRobin;
+    // Nobody is to be taken for silent here.
+    config.heartbeat = LONG;
     let channel = Channel::of_service(pool.handles(), registry, SERVICE, config).unwrap();
     (channel.clone(), EchoClient::new(channel), pool)
 }

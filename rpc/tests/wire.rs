@@ -291,6 +291,35 @@ fn garbage_from_a_server_ends_the_calls_and_the_channel_connects_again() {
 }
 
 #[test]
+fn an_answer_that_is_cut_off_ends_its_call_once_and_in_doubt_wherever_the_cut_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = ChannelConfig::default();
+    config.backoff.cap = Duration::from_millis(5);
+    let caller = call_to(&[listener.local_addr().unwrap()], config);
+    let answer = |call| {
+        let mut whole = Vec::new();
+        wire::put_frame_raw(&Header::of(Kind::Response, call), &payload("x").encode_to_vec(), &mut whole);
+        whole
+    };
+    for cut in 0..answer(1).len() {
+        let mut raw = Raw::server(&listener);
+        let (tell, told) = unbounded();
+        let call = caller.client.count(&payload("")).wait_for_ready();
+        let _ = call.then(move |outcome| tell.send(outcome).unwrap());
+        let (header, _) = raw.next_call();
+        raw.send_bytes(&answer(header.call_id)[..cut]);
+        drop(raw);
+        let status = told.recv_timeout(LONG).unwrap().unwrap_err();
+        assert_eq!(
+            (status.code(), status.executed()),
+            (Code::Unavailable, Executed::Unknown),
+            "cut at {cut}"
+        );
+        assert!(told.try_recv().is_err(), "once");
+    }
+}
+
+#[test]
 fn an_answer_that_cannot_be_read_or_is_too_long_is_an_error_of_that_call_alone() {
     let mut config = ChannelConfig::default();
     config.body_bytes_max = 1000;

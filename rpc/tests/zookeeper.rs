@@ -16,61 +16,21 @@
 #[path = "support/load.rs"]
 mod load;
 mod support;
+#[path = "support/zk.rs"]
+mod zk;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use load::Load;
-use parking_lot::Mutex;
 use rpc::echo::EchoClient;
-use rpc::registry::{
-    Instance, InstanceState, Registry, RegistryError, Standing, Watching, ZooKeeperConfig, ZooKeeperRegistry,
-};
-use rpc::{Channel, ChannelConfig, ServerConfig};
+use rpc::registry::{Instance, InstanceState, Registry as _, RegistryError, Standing, ZooKeeperRegistry};
+use rpc::{Channel, ChannelConfig};
 use support::*;
 use testkit::{FaultProxy, ZooKeeper, wait_until};
-
-const SERVICE: &str = "rpc.test.Echo";
-
-fn config(servers: &[SocketAddr]) -> ZooKeeperConfig {
-    let list: Vec<String> = servers.iter().map(ToString::to_string).collect();
-    let mut config = ZooKeeperConfig::new(&list.join(",")).unwrap();
-    config.session_timeout = Duration::from_millis(1500);
-    config
-}
-
-fn registry(server: SocketAddr) -> ZooKeeperRegistry {
-    ZooKeeperRegistry::start(config(&[server])).unwrap()
-}
-
-fn instance(id: &str, port: u16) -> Instance {
-    Instance::new(id, SocketAddr::from(([127, 0, 0, 1], port)))
-}
-
-/// What a consumer was told last.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<Vec<Instance>>>>);
-
-impl Seen {
-    fn watch(registry: &impl Registry) -> (Self, Watching) {
-        let seen = Self::default();
-        let theirs = seen.clone();
-        let watching = registry.watch(SERVICE, Box::new(move |all| theirs.0.lock().push(all.to_vec())));
-        (seen, watching)
-    }
-
-    fn ids(&self) -> Vec<String> {
-        let mut ids: Vec<_> = self.0.lock().last().into_iter().flatten().map(|one| one.id.clone()).collect();
-        ids.sort();
-        ids
-    }
-
-    fn until(&self, ids: &[&str]) {
-        wait_until(&format!("{ids:?} to be seen"), LONG, || self.ids() == ids);
-    }
-}
+use zk::{SERVICE, Seen, config, instance, provider, registry};
 
 #[test]
 fn entries_come_drain_and_go_and_who_watches_sees_it() {
@@ -371,15 +331,6 @@ fn an_entry_that_somebody_takes_out_is_put_back_and_one_that_is_no_json_is_passe
     by_hand.create(&format!("{path}/spoilt"), b"{".to_vec(), acl, zookeeper::CreateMode::Ephemeral).unwrap();
     let _other = both.register(SERVICE, instance("two", 2));
     seen.until(&["one", "two"]);
-}
-
-/// A provider of `Echo` with its entry, and a channel to whoever is in the registry.
-fn provider(zookeeper: &ZooKeeper, id: &str) -> (Fixture, ZooKeeperRegistry, rpc::registry::Registration) {
-    let fixture = serve(ServerConfig::default());
-    let registry = registry(zookeeper.addr());
-    let entry = registry.register(SERVICE, Instance::new(id, fixture.server.local_addr()));
-    assert_eq!(entry.wait_entered(LONG), Ok(()));
-    (fixture, registry, entry)
 }
 
 #[test]

@@ -22,7 +22,8 @@ use crate::support::LONG;
 /// Quick in all that a test would otherwise wait for.
 pub fn quick() -> ChannelConfig {
     let mut config = ChannelConfig::default();
-    config.heartbeat = Duration::from_millis(100);
+    // Not quicker than threads may be held up by others.
+    config.heartbeat = Duration::from_millis(400);
     config.backoff.base = Duration::from_millis(2);
     config.backoff.cap = Duration::from_millis(20);
     config.ejection.time = Duration::from_millis(50);
