@@ -26,10 +26,12 @@
     reason = "test support: a failed expectation is a failed test, and says so by panicking"
 )]
 
+mod balancer;
 mod bin;
 mod chatd;
 mod daemon;
 mod error;
+pub mod history;
 mod line_client;
 mod mariadb;
 mod nginx;
@@ -45,6 +47,7 @@ mod wait;
 mod zk_session;
 mod zookeeper;
 
+pub use balancer::{Balancer, Choice};
 pub use bin::bin;
 pub use chatd::{Chatd, ChatdBuilder, ExitReport};
 pub use error::TestkitError;

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
-use crate::{TestkitError, need_program, process, wait_until};
+use crate::{Balancer, TestkitError, need_program, process, wait_until};
 
 /// How long a start may take on a busy machine.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -60,6 +60,29 @@ impl Nginx {
         nginx.write("nginx.conf", config)?;
         nginx.launch()?;
         Ok(nginx)
+    }
+
+    /// Starts one with this configuration, whose first listener is waited for. `files` as in [`Nginx::start`], for certificates.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    ///
+    /// # Panics
+    /// When the configuration has no listener.
+    pub fn balance(balancer: &Balancer, files: &[(&str, &str)]) -> Result<Nginx, TestkitError> {
+        let listens = balancer.plain.or(balancer.tls).expect("a listener");
+        let upstreams = balancer.upstreams_conf();
+        let files = [files, &[("upstreams.conf", upstreams.as_str())]].concat();
+        Self::start(&balancer.nginx_conf(), &files, listens)
+    }
+
+    /// Takes this configuration, as [`Nginx::reload`] does.
+    ///
+    /// # Errors
+    /// As [`Nginx::reload`].
+    pub fn rebalance(&self, balancer: &Balancer) -> Result<(), TestkitError> {
+        self.write("upstreams.conf", &balancer.upstreams_conf())?;
+        self.reload(&balancer.nginx_conf())
     }
 
     /// Where it takes connections.
