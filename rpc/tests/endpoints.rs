@@ -147,6 +147,37 @@ fn who_says_that_it_leaves_gets_no_more_calls_and_who_comes_back_does() {
 }
 
 #[test]
+fn who_has_a_larger_weight_gets_more_calls() {
+    let backends: Vec<_> = (0..3).map(|_| Backend::start(Ok)).collect();
+    let registry = StaticRegistry::new();
+    let weights = [1, 3, 0];
+    let all = backends
+        .iter()
+        .zip(weights)
+        .map(|(backend, weight)| Instance { weight, ..instance(backend.address()) });
+    registry.set(SERVICE, all.collect::<Vec<_>>());
+    let (channel, client, _pool) = channel_of(&registry);
+    ready(&channel, 3);
+    for _ in 0..50 {
+        client.count(&payload("")).wait().unwrap();
+    }
+    assert_eq!(backends.iter().map(Backend::calls).collect::<Vec<_>>(), [10, 30, 10]);
+    // The better of two looks at weights, too: the one with three times the weight and as many calls under way is the better one.
+    let mut config = quick();
+    config.heartbeat = LONG;
+    config.seed = Some(1);
+    let pool = EventLoopThreadPool::start(1, LoopConfig::default()).unwrap();
+    let channel = Channel::of_service(pool.handles(), &registry, SERVICE, config).unwrap();
+    ready(&channel, 3);
+    let client = EchoClient::new(channel);
+    for _ in 0..1000 {
+        client.count(&payload("")).wait().unwrap();
+    }
+    let calls: Vec<_> = backends.iter().map(Backend::calls).collect();
+    assert!(calls[1] > calls[0] + calls[2], "{calls:?}");
+}
+
+#[test]
 fn a_service_whose_instances_all_drain_is_one_without_instances() {
     let backend = Backend::start(Ok);
     let registry = StaticRegistry::new();

@@ -10,10 +10,10 @@ use crate::wire::FRAME_BYTES_MIN;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Balance {
-    /// The one with fewer calls under way, of two drawn at random: evens out slow endpoints, and needs no look at all of them.
+    /// The one with fewer calls under way for its weight, of two drawn at random: evens out slow endpoints, and needs no look at all of them.
     #[default]
     PowerOfTwo,
-    /// Each in its turn.
+    /// Each in its turn; who has a larger weight more often.
     RoundRobin,
 }
 

@@ -86,6 +86,8 @@ pub(super) enum Listed {
 pub(super) struct Endpoint {
     pub(super) address: Address,
     pub(super) listed: Listed,
+    /// How much of the load it is meant for, beside others.
+    pub(super) weight: u32,
     /// Connections that are open or being opened.
     pub(super) conns: SmallVec<[ConnId; 2]>,
     pub(super) backoff: Backoff,

@@ -1,6 +1,7 @@
 //! Calls a service at all its endpoints, over connections that are kept open.
 
 mod budget;
+mod choice;
 mod config;
 mod endpoint;
 mod handler;
@@ -60,7 +61,8 @@ pub(crate) enum Post {
 
 /// Where calls are to go from now on.
 pub(crate) struct Endpoints {
-    pub(crate) wanted: Vec<Address>,
+    /// With how much of the load each is meant for.
+    pub(crate) wanted: Vec<(Address, u32)>,
     /// Which of those that are not wanted get no more calls at once. The others get calls as long as they answer. `None`: all.
     pub(crate) leaving: Option<Vec<Address>>,
 }
@@ -202,7 +204,8 @@ impl Channel {
     /// Replaces the endpoints. Calls under way on one that is not among them are still waited for.
     pub fn set_endpoints(&self, endpoints: Vec<Address>) {
         let Way::Pool(pool) = &self.way else { return };
-        tell(pool.links.iter().map(|link| &link.service), Endpoints { wanted: endpoints, leaving: None });
+        let wanted = endpoints.into_iter().map(|address| (address, 1)).collect();
+        tell(pool.links.iter().map(|link| &link.service), Endpoints { wanted, leaving: None });
     }
 
     /// A channel on these loops to the providers of a service that a registry knows. The registry has to live as long as news is wanted. Who is not in it any more and did
@@ -319,8 +322,9 @@ impl std::fmt::Debug for Channel {
 fn sorted(instances: &[Instance]) -> Endpoints {
     let (up, draining): (Vec<_>, Vec<_>) =
         instances.iter().partition(|instance| instance.state == InstanceState::Up);
-    let addresses = |list: Vec<&Instance>| list.into_iter().map(|one| Address::from(one.address)).collect();
-    Endpoints { wanted: addresses(up), leaving: Some(addresses(draining)) }
+    let wanted = up.into_iter().map(|one| (Address::from(one.address), one.weight.max(1))).collect();
+    let leaving = draining.into_iter().map(|one| Address::from(one.address)).collect();
+    Endpoints { wanted, leaving: Some(leaving) }
 }
 
 fn tell<'a>(services: impl IntoIterator<Item = &'a ServiceHandle<Post>>, endpoints: Endpoints) {

@@ -9,7 +9,7 @@ use reactor::{Address, Backoff, CloseReason, ConnId, ConnectError};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::config::Balance;
+use super::choice::{Candidate, Candidates};
 use super::endpoint::{ClientConn, Endpoint, EndpointKey, Health, Listed};
 use super::handler::{Cx, RECONNECT, TICK};
 use super::{Endpoints, Shared};
@@ -37,11 +37,9 @@ pub(super) struct ConnPool {
     stopped: bool,
     /// Connections on their way.
     opening: FxHashMap<ConnId, EndpointKey>,
-    /// Connections that calls can be sent on, of endpoints that are trusted.
-    ready: Vec<(ConnId, EndpointKey)>,
-    /// The same of endpoints that are not.
-    ejected: Vec<(ConnId, EndpointKey)>,
-    turn: usize,
+    candidates: Candidates,
+    /// How many connections those were when it was counted last.
+    ready: usize,
     rng: fastrand::Rng,
 }
 
@@ -55,9 +53,8 @@ impl ConnPool {
             doubtful: false,
             stopped: false,
             opening: FxHashMap::default(),
-            ready: Vec::new(),
-            ejected: Vec::new(),
-            turn: 0,
+            candidates: Candidates::default(),
+            ready: 0,
             rng,
         }
     }
@@ -100,7 +97,9 @@ impl ConnPool {
         known.sort_unstable();
         let mut missing = 0;
         for endpoint in self.endpoints.values_mut() {
-            endpoint.listed = if wanted.contains(&endpoint.address) {
+            let entry = wanted.iter().find(|(address, _)| *address == endpoint.address);
+            endpoint.listed = if let Some((_, weight)) = entry {
+                endpoint.weight = *weight;
                 Listed::Yes
             } else if endpoint.listed == Listed::Leaving
                 || leaving.as_ref().is_none_or(|leaving| leaving.contains(&endpoint.address))
@@ -118,11 +117,11 @@ impl ConnPool {
         for key in &known {
             self.forsake(cx, *key);
         }
-        for address in wanted {
+        for (address, weight) in wanted {
             let found = known.iter().find(|key| self.address_of(**key) == Some(address));
             let key = match found {
                 Some(key) => *key,
-                None => self.add(address.clone()),
+                None => self.add(address.clone(), *weight),
             };
             if !known.contains(&key) {
                 known.push(key);
@@ -132,12 +131,13 @@ impl ConnPool {
         self.sort(cx);
     }
 
-    fn add(&mut self, address: Address) -> EndpointKey {
+    fn add(&mut self, address: Address, weight: u32) -> EndpointKey {
         let key = EndpointKey(self.keys);
         self.keys = self.keys.wrapping_add(1);
         let endpoint = Endpoint {
             address,
             listed: Listed::Yes,
+            weight,
             conns: SmallVec::new(),
             backoff: Backoff::from_config(self.shared.config.backoff),
             retry: None,
@@ -296,8 +296,7 @@ impl ConnPool {
         if let Some(conn) = cx.conn_mut(id) {
             conn.retired = true;
         }
-        self.ready.retain(|(known, _)| *known != id);
-        self.ejected.retain(|(known, _)| *known != id);
+        self.candidates.remove(id);
     }
 
     pub(super) fn closed(&mut self, cx: &mut Cx<'_>, id: ConnId, conn: &ClientConn) {
@@ -398,23 +397,24 @@ impl ConnPool {
 
     /// Puts the connections into the lists that they are chosen from.
     fn sort(&mut self, cx: &Cx<'_>) {
-        let before = self.ready.len() + self.ejected.len();
-        self.ready.clear();
-        self.ejected.clear();
+        let (mut ready, mut ejected) = (Vec::new(), Vec::new());
         let mut keys: Vec<EndpointKey> = self.endpoints.keys().copied().collect();
         keys.sort_unstable();
         for key in keys {
             let Some(endpoint) = self.endpoints.get(&key) else { continue };
-            for id in &endpoint.conns {
-                if !self.stopped && cx.conn(*id).is_some_and(ClientConn::is_ready) {
-                    let list = if endpoint.health.is_good() { &mut self.ready } else { &mut self.ejected };
-                    list.push((*id, key));
-                }
-            }
+            let list = if endpoint.health.is_good() { &mut ready } else { &mut ejected };
+            let usable = |id: &&ConnId| !self.stopped && cx.conn(**id).is_some_and(ClientConn::is_ready);
+            let weight = endpoint.weight;
+            list.extend(endpoint.conns.iter().filter(usable).map(|id| Candidate {
+                conn: *id,
+                endpoint: key,
+                weight,
+            }));
         }
-        let after = self.ready.len() + self.ejected.len();
+        let before = std::mem::replace(&mut self.ready, ready.len() + ejected.len());
         // Wraps below zero and back: what is added and taken away comes out even.
-        self.shared.counts.ready.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.shared.counts.ready.fetch_add(self.ready.wrapping_sub(before), Ordering::Relaxed);
+        self.candidates.set(&ready, ejected);
     }
 
     /// A connection for a call, not to `avoid` if there is another.
@@ -422,34 +422,25 @@ impl ConnPool {
         if let Some(probe) = self.probe(cx) {
             return probe;
         }
-        // Better one that has failed than nobody; and what it answers is what brings it back.
-        let list = if self.ready.is_empty() { &self.ejected } else { &self.ready };
-        if list.is_empty() {
+        if self.candidates.is_empty() {
             return self.why_none();
         }
-        let elsewhere: SmallVec<[(ConnId, EndpointKey); 8]> = match avoid {
-            None => SmallVec::new(),
-            Some(avoid) => list.iter().copied().filter(|(_, key)| *key != avoid).collect(),
-        };
-        let list = if elsewhere.is_empty() { list.as_slice() } else { elsewhere.as_slice() };
-        let chosen = choose(cx, list, self.shared.config.balance, &mut self.turn, &mut self.rng);
-        let has_room = |(id, _): &&(ConnId, EndpointKey)| cx.conn(*id).is_some_and(ClientConn::has_room);
-        let chosen = chosen.filter(has_room).or_else(|| list.iter().find(has_room));
-        chosen.map_or(Picked::Wait, |(id, key)| Picked::Conn(*id, *key))
+        let chosen = self.candidates.choose(cx, avoid, self.shared.config.balance, &mut self.rng);
+        chosen.map_or(Picked::Wait, |chosen| Picked::Conn(chosen.conn, chosen.endpoint))
     }
 
     /// An endpoint that was left alone for long enough, to see whether it has recovered.
     fn probe(&mut self, cx: &Cx<'_>) -> Option<Picked> {
-        if self.ejected.is_empty() {
+        if self.candidates.ejected().is_empty() {
             return None;
         }
         let now: Instant = cx.now();
-        for (id, key) in &self.ejected {
+        for Candidate { conn, endpoint: key, .. } in self.candidates.ejected() {
             if let Some(endpoint) = self.endpoints.get_mut(key)
-                && cx.conn(*id).is_some_and(ClientConn::has_room)
+                && cx.conn(*conn).is_some_and(ClientConn::has_room)
                 && endpoint.health.begin_probe(now)
             {
-                return Some(Picked::Conn(*id, *key));
+                return Some(Picked::Conn(*conn, *key));
             }
         }
         None
@@ -468,28 +459,5 @@ fn retire(cx: &mut Cx<'_>, id: ConnId) {
     conn.retired = true;
     if conn.in_flight == 0 {
         cx.close(id, CloseReason::Local("drained"));
-    }
-}
-
-fn choose<'a>(
-    cx: &Cx<'_>,
-    list: &'a [(ConnId, EndpointKey)],
-    balance: Balance,
-    turn: &mut usize,
-    rng: &mut fastrand::Rng,
-) -> Option<&'a (ConnId, EndpointKey)> {
-    match (list.len(), balance) {
-        (0 | 1, _) => list.first(),
-        (count, Balance::RoundRobin) => {
-            *turn = turn.wrapping_add(1);
-            list.get(*turn % count)
-        }
-        (count, Balance::PowerOfTwo) => {
-            let first = rng.usize(..count);
-            // Another than the first: the draw leaves its place out.
-            let second = (first + 1 + rng.usize(..count - 1)) % count;
-            let load = |at: usize| list.get(at).and_then(|(id, _)| cx.conn(*id)).map(|conn| conn.in_flight);
-            list.get(if load(second) < load(first) { second } else { first })
-        }
     }
 }

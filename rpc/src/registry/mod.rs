@@ -38,7 +38,7 @@ pub struct Instance {
     /// Where it stands.
     #[serde(default)]
     pub zone: String,
-    /// How much of the load it is meant for, beside others.
+    /// How much of the load it is meant for, beside others; 0 counts as 1. Who is to get nothing drains.
     #[serde(default = "one")]
     pub weight: u32,
     /// Whether it takes calls.
