@@ -1,6 +1,5 @@
 //! The thread that does all that is done with ZooKeeper: keeps a session, keeps our entries entered, fetches what changed.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
@@ -10,6 +9,7 @@ use super::super::{Instance, Observer, RegistryError, Wish};
 use super::consumer::{Consumer, fetch};
 use super::paths;
 use super::provider::{Provider, found};
+use super::servers;
 use super::session::{Event, Failure, Session};
 use super::snapshot::Snapshot;
 use super::{Counts, ZooKeeperConfig};
@@ -110,12 +110,14 @@ impl Manager {
             if self.counts.stops() {
                 return None;
             }
-            let server: SocketAddr = *self.config.servers.get(self.next % count)?;
+            let server = self.config.servers.get(self.next % count)?;
             self.next = self.next.wrapping_add(1);
-            let timeout = self.config.session_timeout;
-            match Session::open(server, timeout, self.config.call_timeout()) {
-                Ok(session) => return Some(session),
-                Err(failure) => log::debug!("no session with ZooKeeper at {server}: {failure:?}"),
+            for address in servers::addresses(server, self.config.call_timeout()) {
+                let timeout = self.config.session_timeout;
+                match Session::open(address, timeout, self.config.call_timeout()) {
+                    Ok(session) => return Some(session),
+                    Err(failure) => log::debug!("no session with ZooKeeper at {address}: {failure:?}"),
+                }
             }
         }
         log::warn!("ZooKeeper cannot be reached; what is known of it stays in use");

@@ -10,11 +10,11 @@ mod manager;
 mod paths;
 mod provider;
 mod relay;
+mod servers;
 mod session;
 mod snapshot;
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,8 +38,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ZooKeeperConfig {
-    /// The servers of the ensemble.
-    pub servers: Vec<SocketAddr>,
+    /// The servers of the ensemble, each as `host:port`.
+    pub servers: Vec<String>,
     /// The folder of the services.
     pub root: String,
     /// How long the server keeps our entries without a sign of life. A third of it is how long one call may take, and how often the server is asked for a sign.
@@ -53,24 +53,13 @@ pub struct ZooKeeperConfig {
 }
 
 impl ZooKeeperConfig {
-    /// For the servers of a list such as `10.0.0.1:2181,10.0.0.2:2181`. Names are looked up here, once.
+    /// For the servers of a list such as `10.0.0.1:2181,zk.example:2181`. Names are looked up for each attempt to connect, and all addresses of a name are tried.
     ///
     /// # Errors
-    /// When the list is empty, or an entry is no address and no name that can be looked up.
+    /// When the list is empty, or an entry is not `host:port`.
     pub fn new(servers: &str) -> io::Result<Self> {
-        let mut found = Vec::new();
-        for server in servers.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-            found.extend(
-                server
-                    .to_socket_addrs()
-                    .map_err(|error| io::Error::new(error.kind(), format!("{server}: {error}")))?,
-            );
-        }
-        if found.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no ZooKeeper server is named"));
-        }
         Ok(Self {
-            servers: found,
+            servers: servers::parse(servers)?,
             root: paths::ROOT.to_owned(),
             session_timeout: Duration::from_secs(6),
             resync: Duration::from_secs(300),
@@ -127,7 +116,7 @@ impl Counts {
 /// ```no_run
 /// use rpc::registry::{Instance, Registry as _, ZooKeeperConfig, ZooKeeperRegistry};
 ///
-/// let registry = ZooKeeperRegistry::start(ZooKeeperConfig::new("10.0.0.1:2181,10.0.0.2:2181")?)?;
+/// let registry = ZooKeeperRegistry::start(ZooKeeperConfig::new("10.0.0.1:2181,zk.example:2181")?)?;
 /// let entry = registry.register("chat.Login", Instance::new("login-1", "10.0.0.9:7000".parse()?));
 /// entry.wait_entered(std::time::Duration::from_secs(5))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
