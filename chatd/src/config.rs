@@ -1,12 +1,13 @@
 //! The configuration: a TOML file, overridden by `CHATD_*` variables, overridden by flags.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 use logd::LoginConfig;
+use rpc::registry::ZooKeeperConfig;
 use schema::limits::{IDLE_TIMEOUT, LOGIN_TIMEOUT};
 use serde::Deserialize;
 use store::{DbConfig, Secret};
@@ -42,7 +43,10 @@ pub(crate) struct Args {
     /// Joins a cluster through Redis (not in this version)
     #[arg(long, value_name = "URL", env = "CHATD_REDIS", hide_env_values = true)]
     redis: Option<String>,
-    /// Finds the login service through ZooKeeper (not in this version)
+    /// Calls the login service at this address instead of running it inside; once for each `logd`. Needs --mysql
+    #[arg(long, value_name = "HOST:PORT", env = "CHATD_LOGD", value_delimiter = ',')]
+    logd: Vec<String>,
+    /// Finds the login service through this ZooKeeper (host:port, several separated by commas) instead of running it inside. Needs --mysql
     #[arg(long, value_name = "HOSTS", env = "CHATD_ZOOKEEPER")]
     zookeeper: Option<String>,
     /// Whether requests are rate-limited; `off` is for load tests [default: on]
@@ -100,6 +104,7 @@ struct FileConfig {
     data_dir: Option<PathBuf>,
     mysql: Option<String>,
     redis: Option<String>,
+    logd: Vec<String>,
     zookeeper: Option<String>,
     rate_limits: Option<Switch>,
     ports_file: Option<PathBuf>,
@@ -174,6 +179,10 @@ pub(crate) struct Config {
     pub(crate) log_is_fixed: bool,
     pub(crate) store: DbConfig,
     pub(crate) login: LoginConfig,
+    /// Login services at fixed addresses.
+    pub(crate) logd: Vec<SocketAddr>,
+    /// Where login services are found.
+    pub(crate) zookeeper: Option<ZooKeeperConfig>,
     pub(crate) limits: LimitsConfig,
     /// `None`: nothing is limited.
     pub(crate) rates: Option<RatesConfig>,
@@ -217,10 +226,7 @@ impl Config {
             Some(path) => read(path)?,
             None => FileConfig::default(),
         };
-        let planned = [
-            ("--redis", args.redis.is_some() || file.redis.is_some()),
-            ("--zookeeper", args.zookeeper.is_some() || file.zookeeper.is_some()),
-        ];
+        let planned = [("--redis", args.redis.is_some() || file.redis.is_some())];
         if let Some((flag, _)) = planned.into_iter().find(|(_, asked)| *asked) {
             return Err(ConfigError::NotYet { flag });
         }
@@ -235,6 +241,11 @@ impl Config {
         if let Some(batch_max) = args.batch_max {
             store.batch_max = batch_max;
         }
+        let logd = addresses(if args.logd.is_empty() { &file.logd } else { &args.logd })?;
+        let zookeeper = args.zookeeper.clone().or(file.zookeeper).as_deref().map(ZooKeeperConfig::new);
+        let zookeeper = zookeeper
+            .transpose()
+            .map_err(|error| ConfigError::Value { key: "zookeeper", message: error.to_string() })?;
         let log_file = args.log_file.clone().or(file.log_file);
         let config = Self {
             file: args.config.clone(),
@@ -248,6 +259,8 @@ impl Config {
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
             store,
             login: file.login,
+            logd,
+            zookeeper,
             limits: file.limits,
             rates: limited.then_some(file.rates),
             proxies: file.proxies,
@@ -261,6 +274,13 @@ impl Config {
         let wrong = |key, message: &str| Err(ConfigError::Value { key, message: message.to_owned() });
         self.store.validate()?;
         self.login.validate()?;
+        if (!self.logd.is_empty() || self.zookeeper.is_some()) && self.store.mysql.is_none() {
+            let key = if self.logd.is_empty() { "zookeeper" } else { "logd" };
+            return wrong(
+                key,
+                "needs `mysql`: a login service in another process shares its tables with this one",
+            );
+        }
         if self.threads == 0 || self.threads > THREADS_MAX {
             return wrong("threads", "must be from 1 to 256");
         }
@@ -304,6 +324,23 @@ fn read(path: &Path) -> Result<FileConfig, ConfigError> {
     let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     toml::from_str(&text).map_err(|error| ConfigError::File { path: path.to_owned(), error: Box::new(error) })
+}
+
+/// The addresses of login services. Names are looked up here, once.
+fn addresses(all: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
+    let mut found = Vec::new();
+    for text in all {
+        let wrong = |why: String| ConfigError::Value { key: "logd", message: format!("{text}: {why}") };
+        let resolved = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+        let before = found.len();
+        found.extend(resolved);
+        if found.len() == before {
+            return Err(wrong("has no address".to_owned()));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 fn default_threads() -> u16 {
@@ -355,6 +392,9 @@ mod tests {
             ("node = \"\"", "node"),
             ("mysql = \"mysql://x\"", "mysql"),
             ("redis = \"redis://x\"", "--redis"),
+            ("logd = [\"127.0.0.1:7\"]", "needs `mysql`"),
+            ("zookeeper = \"127.0.0.1:7\"", "needs `mysql`"),
+            ("logd = [\"127.0.0.1\"]", "`logd`: 127.0.0.1: "),
             ("[store.mysql]\nurl = \"mysql://a:secret@h:1/d\"\nworkers = 0", "mysql.workers"),
             ("[store.mysql.pool]\nconnections_max = 0", "connections_max"),
         ] {

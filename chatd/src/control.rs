@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use reactor::codec::{FrameError, LinesCodec};
 use reactor::{CloseReason, ConnId, Context, Handler, OpenInfo, ServiceHandle};
 use schema::error::ByeCode;
-use schema::login::{LoginCall, LoginReplyOk, TokenId};
+use schema::login::{LoginCall, LoginReplyOk, Origin, TokenId};
 use schema::text::Name;
 use schema::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
-use store::dao::{FriendDao, GroupDao, TokenDao, UserDao, is_disabled};
+use store::dao::{FriendDao, GroupDao, UserDao, is_disabled};
 use store::{StoreError, User};
 
 use crate::service::Node;
@@ -145,17 +145,15 @@ fn run(node: &Node, command: Command) -> Result<Answer, String> {
         Command::Sessions => sessions(node),
         Command::ResetPassword { user, password } => {
             let user = find(node, &user)?;
-            let tokens = set_password(node, user.id, password)?;
+            let tokens = revoked(node, LoginCall::SetPassword { user: user.id, password })?;
             Ok(done(node, &user, &tokens))
         }
         Command::Disable { user } => {
             let user = find(node, &user)?;
             let id = user.id;
-            let revoked = node.store.write_wait(move |db| {
-                UserDao::new(db).set_disabled(id, true)?;
-                TokenDao::new(db).delete_all(id, None)
-            });
-            let tokens: Vec<_> = revoked.map_err(said)?.into_iter().map(TokenId).collect();
+            // First, so that no new token comes of a login under way.
+            node.store.write_wait(move |db| UserDao::new(db).set_disabled(id, true)).map_err(said)?;
+            let tokens = revoked(node, LoginCall::Revoke { user: id })?;
             Ok(done(node, &user, &tokens))
         }
         Command::Enable { user } => {
@@ -166,9 +164,7 @@ fn run(node: &Node, command: Command) -> Result<Answer, String> {
         }
         Command::Revoke { user } => {
             let user = find(node, &user)?;
-            let id = user.id;
-            let revoked = node.store.write_wait(move |db| TokenDao::new(db).delete_all(id, None));
-            let tokens: Vec<_> = revoked.map_err(said)?.into_iter().map(TokenId).collect();
+            let tokens = revoked(node, LoginCall::Revoke { user: user.id })?;
             Ok(done(node, &user, &tokens))
         }
         Command::Delete { user } => delete(node, &user),
@@ -213,12 +209,12 @@ fn find(node: &Node, user: &str) -> Result<User, String> {
     found.map_err(said)?.ok_or_else(nobody)
 }
 
-fn set_password(node: &Node, user: UserId, password: String) -> Result<Vec<TokenId>, String> {
+/// Asks the login service for something that revokes tokens. Blocks.
+fn revoked(node: &Node, call: LoginCall) -> Result<Vec<TokenId>, String> {
     let (reply, answer) = mpsc::channel();
-    let send = Box::new(move |said| drop(reply.send(said)));
-    if node.login.submit(LoginCall::SetPassword { user, password }, send).is_err() {
-        return Err("the login service has too much to do".to_owned());
-    }
+    let origin = Origin { address: None, node: Arc::clone(&node.name) };
+    // Who has given up waiting needs no answer.
+    node.login.submit(call, origin, Box::new(move |said| drop(reply.send(said))));
     match answer.recv_timeout(HASH_MAX) {
         Ok(Ok(LoginReplyOk::Revoked { tokens })) => Ok(tokens),
         Ok(Ok(_)) => Err("the login service gave a strange answer".to_owned()),
@@ -243,11 +239,8 @@ fn delete(node: &Node, user: &str) -> Result<Answer, String> {
     let user = find(node, user)?;
     let id = user.id;
     // First nobody is this user any more.
-    let revoked = node.store.write_wait(move |db| {
-        UserDao::new(db).set_disabled(id, true)?;
-        TokenDao::new(db).delete_all(id, None)
-    });
-    let tokens: Vec<_> = revoked.map_err(said)?.into_iter().map(TokenId).collect();
+    node.store.write_wait(move |db| UserDao::new(db).set_disabled(id, true)).map_err(said)?;
+    let tokens = revoked(node, LoginCall::Revoke { user: id })?;
     let answer = done(node, &user, &tokens);
     loop {
         let groups =

@@ -8,7 +8,6 @@ mod control;
 mod directory;
 mod login;
 mod metrics;
-mod ports;
 mod post;
 mod rates;
 mod server;
@@ -16,12 +15,12 @@ mod service;
 mod session;
 mod sink;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser as _;
+use daemon::{ports, say};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -88,7 +87,8 @@ fn run(config: Config) -> Result<(), ServerError> {
     let server = ChatServer::start(config)?;
     announce(&server);
     if let Some(path) = &ports_file {
-        ports::write(path, server.chat_addr(), server.admin_addr()).map_err(ports_error)?;
+        let listeners = [("chat", server.chat_addr()), ("admin", server.admin_addr())];
+        ports::write(path, &listeners).map_err(ports_error)?;
     }
     for signal in signals.forever() {
         if signal != SIGHUP {
@@ -129,9 +129,4 @@ fn announce(server: &ChatServer) {
         server.admin_addr(),
         config.threads,
     );
-}
-
-/// A line for the operator. Nothing is printed on stdout, and a closed stderr is no reason to end.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -3,43 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode_registry;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use daemon::page::{Collector, Encoder, Page};
 use reactor::{CloseReason, LoopHandle};
 use store::pool::PoolState;
 
 use crate::service::Node;
 
 /// Where the counters are.
-pub(crate) struct Metrics {
-    registry: Registry,
-}
-
-impl Metrics {
-    pub(crate) fn new(node: Arc<Node>, loops: Vec<LoopHandle>, log: Arc<asynclog::Guard>) -> Self {
-        let mut registry = Registry::with_prefix("chatd");
-        registry.register_collector(Box::new(Counters { node, loops, log }));
-        Self { registry }
-    }
-
-    /// All of them as they are now.
-    pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing into a String does not fail.
-        let _ = encode_registry(&mut text, &self.registry);
-        text.push_str("# EOF\n");
-        text
-    }
-}
-
-struct Counters {
-    node: Arc<Node>,
-    loops: Vec<LoopHandle>,
-    log: Arc<asynclog::Guard>,
+pub(crate) struct Counters {
+    pub(crate) node: Arc<Node>,
+    pub(crate) loops: Vec<LoopHandle>,
+    pub(crate) log: Arc<asynclog::Guard>,
 }
 
 impl fmt::Debug for Counters {
@@ -48,63 +22,13 @@ impl fmt::Debug for Counters {
     }
 }
 
-/// Writes metrics one after the other.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let counter = ConstCounter::new(value);
-        counter.encode(self.0.encode_descriptor(name, help, None, counter.metric_type())?)
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a figure for a graph")]
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let gauge = ConstGauge::new(value as f64);
-        gauge.encode(self.0.encode_descriptor(name, help, None, gauge.metric_type())?)
-    }
-
-    /// One counter for each value of a label.
-    fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl Iterator<Item = (String, u64)>,
-    ) -> fmt::Result {
-        let kind = ConstCounter::new(0_u64).metric_type();
-        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
-        for (at, value) in values {
-            let labels = [(label, at.as_str())];
-            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
-    /// One gauge for each value of a label.
-    #[expect(clippy::cast_precision_loss, reason = "a figure for a graph")]
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl Iterator<Item = (String, u64)>,
-    ) -> fmt::Result {
-        let kind = ConstGauge::new(0.0).metric_type();
-        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
-        for (at, value) in values {
-            let labels = [(label, at.as_str())];
-            ConstGauge::new(value as f64).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
 impl Collector for Counters {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    fn encode(&self, encoder: Encoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         self.loops(&mut page)?;
         self.store(&mut page)?;
         self.pool(&mut page)?;
+        self.login(&mut page)?;
         self.log(&mut page)?;
         page.gauge("users_online", "Users with a session on this node.", count(self.node.directory.online()))
     }
@@ -197,6 +121,16 @@ impl Counters {
         .map(|(name, value)| (name.to_owned(), value));
         page.counters("pool_closed", "Connections closed.", "why", closed.into_iter())?;
         page.counter("pool_leaks", "Connections held for too long.", stats.leaks)
+    }
+
+    /// The way to the login service, where that is in other processes.
+    fn login(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(stats) = self.node.login.channel_stats() else { return Ok(()) };
+        page.gauge("login_connections", "Connections to login services.", count(stats.ready))?;
+        page.counter("login_calls", "Calls to login services that ended.", stats.calls)?;
+        page.counter("login_calls_failed", "Those of them that were refused or failed.", stats.failed)?;
+        page.counter("login_retries", "Further tries.", stats.retries)?;
+        page.counter("login_ejections", "Login services left alone for their failures.", stats.ejections)
     }
 
     fn log(&self, page: &mut Page<'_>) -> fmt::Result {

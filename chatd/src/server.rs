@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use logd::{LoginPool, LoginService};
+use daemon::{http, page::Metrics};
+use logd::{LoginPool, LoginService, RemoteLogin};
 use reactor::{
     EventLoopThreadPool, JoinError, LoopConfig, RunningServer, ServiceConfig, ServiceHandle, ServiceSlot,
     TcpServer,
 };
+use rpc::registry::ZooKeeperRegistry;
 use schema::limits::{BYE_TIMEOUT, PUSH_OUTPUT_BYTES_MAX};
 use store::{Store, StoreError};
 
@@ -20,7 +22,8 @@ use crate::config::Config;
 use crate::connz::Told;
 use crate::control::{self, ControlService, Reply};
 use crate::directory::Directory;
-use crate::metrics::Metrics;
+use crate::login::LoginBackend;
+use crate::metrics::Counters;
 use crate::post::Post;
 use crate::rates::Gatekeeper;
 use crate::service::{ChatService, JOBS_MAX, Node, OTHER_POSTS_MAX};
@@ -28,6 +31,9 @@ use crate::sink::LoopSink;
 
 /// Descriptors that are no client connections: tables, logs, loops, probes.
 const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// How long a start waits for a connection to a login service.
+const LOGIN_READY_MAX: Duration = Duration::from_secs(1);
 
 /// Answers of the loops that the admin listener has room for: all its connections may ask at once.
 const ADMIN_POSTS_MAX: usize = 32 * 256;
@@ -64,7 +70,7 @@ pub(crate) struct ChatServer {
     control: Option<RunningServer<Reply>>,
     loops: Vec<ServiceHandle<Post>>,
     node: Arc<Node>,
-    login: Arc<LoginPool>,
+    login: Arc<dyn LoginBackend>,
     ready: Arc<AtomicBool>,
     log: Arc<asynclog::Guard>,
 }
@@ -75,9 +81,9 @@ impl ChatServer {
     /// # Errors
     /// What stood in the way, for the operator.
     pub(crate) fn start(config: Config) -> Result<Self, ServerError> {
-        let descriptors = raise_descriptor_limit();
+        let descriptors = daemon::raise_descriptor_limit();
         let chat = bind("listen", config.listen, chat_limits(&config, descriptors))?;
-        let admin = bind("admin", config.admin, admin_limits())?;
+        let admin = bind("admin", config.admin, http::limits())?;
         let pool = EventLoopThreadPool::start(config.threads, LoopConfig::default())
             .map_err(ServerError::Threads)?;
         let slots = pool.service_slots::<Post>(JOBS_MAX + OTHER_POSTS_MAX);
@@ -85,11 +91,11 @@ impl ChatServer {
         let store = Store::open(&config.store, Box::new(LoopSink::new(loops.clone())))?;
         let log = Arc::new(install_log(&config)?);
         mark_loops(&pool);
-        let login = start_login(&store, &config)?;
+        let login = start_login(&store, &pool, &config)?;
         let node = Arc::new(Node {
-            name: config.node.clone(),
+            name: config.node.as_str().into(),
             store,
-            login: Arc::clone(&login) as Arc<dyn crate::login::LoginBackend>,
+            login: Arc::clone(&login),
             directory: Directory::default(),
             loops: loops.clone(),
             login_timeout: config.limits.login_timeout(),
@@ -191,14 +197,6 @@ fn chat_limits(config: &Config, descriptors: u64) -> ServiceConfig {
     limits
 }
 
-fn admin_limits() -> ServiceConfig {
-    let mut limits = ServiceConfig::default();
-    limits.connections_max = 32;
-    limits.frame_deadline = Some(Duration::from_secs(5));
-    limits.linger = Duration::from_secs(1);
-    limits
-}
-
 fn install_log(config: &Config) -> Result<asynclog::Guard, ServerError> {
     let path = config.log_file.clone();
     // With the tables on a server nobody else has made it yet. Where that fails opening the log says why.
@@ -220,12 +218,38 @@ fn mark_loops(pool: &EventLoopThreadPool) {
     }
 }
 
-fn start_login(store: &Store, config: &Config) -> Result<Arc<LoginPool>, ServerError> {
+/// The login service: in other processes where the configuration names some, else inside.
+fn start_login(
+    store: &Store,
+    pool: &EventLoopThreadPool,
+    config: &Config,
+) -> Result<Arc<dyn LoginBackend>, ServerError> {
+    if let Some(remote) = remote_login(pool, config).map_err(ServerError::Threads)? {
+        // The first clients should not come too early for its connections; where there is nobody to connect to, that is what they are told.
+        let until = Instant::now() + LOGIN_READY_MAX;
+        while remote.stats().ready == 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        return Ok(Arc::new(remote));
+    }
     let service = LoginService::new(store.clone(), &config.login)
         .map_err(|error| ServerError::Login(error.to_string()))?;
     let pool =
         LoginPool::start(service, &config.login).map_err(|error| ServerError::Login(error.to_string()))?;
     Ok(Arc::new(pool))
+}
+
+/// The way to the login services that the configuration names, if it names any.
+fn remote_login(pool: &EventLoopThreadPool, config: &Config) -> std::io::Result<Option<RemoteLogin>> {
+    let how = RemoteLogin::channel_config(&config.node, &config.login);
+    if !config.logd.is_empty() {
+        let channel = rpc::Channel::to(pool.handles(), config.logd.iter().copied(), how)?;
+        return Ok(Some(RemoteLogin::new(channel, &config.login)));
+    }
+    let Some(zookeeper) = config.zookeeper.clone() else { return Ok(None) };
+    let registry = ZooKeeperRegistry::start(zookeeper)?;
+    let channel = rpc::Channel::of_service(pool.handles(), &registry, logd::proto::LOGIN.name, how)?;
+    Ok(Some(RemoteLogin::new(channel, &config.login).keeping(registry)))
 }
 
 fn serve_chat(
@@ -258,7 +282,10 @@ fn serve_admin(
     #[expect(clippy::expect_used, reason = "the handles are those of these very slots")]
     let make = move |_| AdminService {
         ready: Arc::clone(&ready),
-        metrics: Metrics::new(Arc::clone(&node), loops.clone(), Arc::clone(&log)),
+        metrics: Metrics::new(
+            "chatd",
+            Counters { node: Arc::clone(&node), loops: loops.clone(), log: Arc::clone(&log) },
+        ),
         node: Arc::clone(&node),
         me: handles.first().expect("one loop at least").clone(),
     };
@@ -273,7 +300,7 @@ fn serve_control(
 ) -> Option<RunningServer<Reply>> {
     let path = config.store.data_dir.join(control::SOCKET);
     let serve = || {
-        let server = TcpServer::bind_unix(&path, admin_limits())?;
+        let server = TcpServer::bind_unix(&path, http::limits())?;
         let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, owner_only)?;
         let slots: Vec<_> =
@@ -294,19 +321,4 @@ fn serve_control(
             None
         }
     }
-}
-
-/// Raises the soft descriptor limit to the hard one and says what it is now.
-fn raise_descriptor_limit() -> u64 {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let hard = limit.maximum;
-    if limit.current != hard {
-        let before = limit.current;
-        limit.current = hard;
-        if setrlimit(Resource::Nofile, limit).is_err() {
-            limit.current = before;
-        }
-    }
-    limit.current.unwrap_or(u64::MAX)
 }

@@ -1,5 +1,7 @@
 //! The login part of the configuration.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 /// What a password hash costs and how many calls may wait. Every key has a default.
@@ -19,6 +21,8 @@ pub struct LoginConfig {
     pub token_threads: usize,
     /// Such calls that may wait, 1 to 65,536. Default 4,096.
     pub token_queue_max: usize,
+    /// Milliseconds that a call may take or wait for its turn, 100 to 60,000. Default 5,000: more than a full queue of hashes takes.
+    pub call_timeout_ms: u64,
 }
 
 impl Default for LoginConfig {
@@ -30,6 +34,7 @@ impl Default for LoginConfig {
             hash_queue_max: 64,
             token_threads: 1,
             token_queue_max: 4_096,
+            call_timeout_ms: 5_000,
         }
     }
 }
@@ -60,7 +65,14 @@ impl LoginConfig {
         within("hash_threads", size(self.hash_threads), 1, 64)?;
         within("hash_queue_max", size(self.hash_queue_max), 1, 65_536)?;
         within("token_threads", size(self.token_threads), 1, 64)?;
-        within("token_queue_max", size(self.token_queue_max), 1, 65_536)
+        within("token_queue_max", size(self.token_queue_max), 1, 65_536)?;
+        within("call_timeout_ms", self.call_timeout_ms, 100, 60_000)
+    }
+
+    /// How long a call may take.
+    #[must_use]
+    pub const fn call_timeout(&self) -> Duration {
+        Duration::from_millis(self.call_timeout_ms)
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use schema::UserId;
 use schema::limits::PASSWORD_BYTES_MAX;
 use schema::login::{
-    LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, TokenId, Verified,
+    LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, Origin, TokenId,
+    Verified,
 };
 use schema::text::{Name, is_device, is_password};
 use store::dao::{TokenDao, UserDao, disabled, is_disabled};
@@ -34,10 +35,10 @@ impl std::fmt::Debug for LoginService {
     }
 }
 
-const BAD_NAME: LoginError =
+pub(crate) const BAD_NAME: LoginError =
     LoginError::BadRequest("a name has 1 to 32 characters: letters, digits, combining marks and _-.");
-const BAD_PASSWORD: LoginError = LoginError::BadRequest("a password has 8 to 128 bytes");
-const BAD_DEVICE: LoginError =
+pub(crate) const BAD_PASSWORD: LoginError = LoginError::BadRequest("a password has 8 to 128 bytes");
+pub(crate) const BAD_DEVICE: LoginError =
     LoginError::BadRequest("a device has at most 64 characters, without control characters");
 
 impl LoginService {
@@ -217,7 +218,7 @@ impl LoginService {
     ///
     /// # Errors
     /// Those of the method that the call stands for.
-    pub fn call(&self, call: LoginCall) -> LoginReply {
+    pub fn call(&self, call: LoginCall, _origin: &Origin) -> LoginReply {
         match call {
             LoginCall::Register { name, password } => {
                 self.register(&name, &password).map(|user| LoginReplyOk::Registered { user })
@@ -225,6 +226,9 @@ impl LoginService {
             LoginCall::Login(request) => self.login(request).map(LoginReplyOk::LoggedIn),
             LoginCall::Logout { token, user, all } => {
                 self.logout(token, user, all).map(|tokens| LoginReplyOk::Revoked { tokens })
+            }
+            LoginCall::Revoke { user } => {
+                self.logout(TokenId([0; 32]), user, true).map(|tokens| LoginReplyOk::Revoked { tokens })
             }
             LoginCall::Verify { token } => self.verify(&token).map(LoginReplyOk::Verified),
             LoginCall::ChangePassword { user, keep, old, new } => {

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use logd::{LoginConfig, LoginPool, LoginService};
-use schema::login::{LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, TokenId};
+use schema::login::{
+    LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, Origin, TokenId,
+};
 use store::{CommittedBatch, DbConfig, Store};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -52,9 +54,16 @@ impl House {
         Self { _folder: folder, store, pool, replies, reply }
     }
 
-    fn submit(&self, call: LoginCall) -> Result<(), LoginError> {
+    fn submit(&self, call: LoginCall) {
         let reply = self.reply.clone();
-        self.pool.submit(call, Box::new(move |answer| reply.send(answer).unwrap()))
+        self.pool.submit(call, Origin::default(), Box::new(move |answer| reply.send(answer).unwrap()));
+    }
+
+    /// What a call is answered at once, before `submit` returns.
+    fn refused(&self, call: LoginCall) -> LoginReply {
+        let (tell, told) = unbounded();
+        self.pool.submit(call, Origin::default(), Box::new(move |answer| tell.send(answer).unwrap()));
+        told.try_recv().expect("an answer at once")
     }
 
     fn answer(&self) -> LoginReply {
@@ -63,9 +72,9 @@ impl House {
 
     /// A token of a new user.
     fn token(&self, name: &str) -> String {
-        self.submit(register(name)).unwrap();
+        self.submit(register(name));
         self.answer().unwrap();
-        self.submit(by_password(name)).unwrap();
+        self.submit(by_password(name));
         match self.answer() {
             Ok(LoginReplyOk::LoggedIn(login)) => login.token,
             other => panic!("{other:?}"),
@@ -95,17 +104,17 @@ fn stopping_clock(thread: &'static str) -> (logd::Clock, Receiver<()>, Sender<()
 fn every_kind_of_call_is_answered() {
     let house = House::open(&LoginConfig::default(), plain_clock());
     let token = house.token("amy");
-    house.submit(by_token(&token)).unwrap();
+    house.submit(by_token(&token));
     let Ok(LoginReplyOk::LoggedIn(login)) = house.answer() else { panic!() };
-    house.submit(LoginCall::Verify { token: token.clone() }).unwrap();
+    house.submit(LoginCall::Verify { token: token.clone() });
     assert!(matches!(house.answer(), Ok(LoginReplyOk::Verified(v)) if v.user == login.user));
     let (user, keep) = (login.user, login.token_id);
     let change = LoginCall::ChangePassword { user, keep, old: PASSWORD.into(), new: "battery staple".into() };
-    house.submit(change).unwrap();
+    house.submit(change);
     assert_eq!(house.answer(), Ok(LoginReplyOk::Revoked { tokens: vec![] }));
-    house.submit(LoginCall::Logout { token: keep, user, all: false }).unwrap();
+    house.submit(LoginCall::Logout { token: keep, user, all: false });
     assert_eq!(house.answer(), Ok(LoginReplyOk::Revoked { tokens: vec![keep] }));
-    house.submit(by_token(&token)).unwrap();
+    house.submit(by_token(&token));
     assert_eq!(house.answer(), Err(LoginError::Unauthorized));
 }
 
@@ -122,14 +131,14 @@ fn a_full_queue_of_hashes_is_overloaded_and_keeps_no_token_waiting() {
         reaching.recv_timeout(LONG).unwrap();
     }
     // The one hashing thread stops inside a call; two more calls wait.
-    house.submit(register("u0")).unwrap();
+    house.submit(register("u0"));
     reaching.recv_timeout(LONG).unwrap();
-    house.submit(register("u1")).unwrap();
-    house.submit(by_password("amy")).unwrap();
-    assert_eq!(house.submit(register("u2")), Err(LoginError::Overloaded));
-    assert_eq!(house.submit(by_password("amy")), Err(LoginError::Overloaded));
+    house.submit(register("u1"));
+    house.submit(by_password("amy"));
+    assert_eq!(house.refused(register("u2")), Err(LoginError::Overloaded));
+    assert_eq!(house.refused(by_password("amy")), Err(LoginError::Overloaded));
     for _ in 0..10 {
-        house.submit(by_token(&token)).unwrap();
+        house.submit(by_token(&token));
         assert!(matches!(house.answer(), Ok(LoginReplyOk::LoggedIn(_))));
     }
     for _ in 0..3 {
@@ -138,7 +147,7 @@ fn a_full_queue_of_hashes_is_overloaded_and_keeps_no_token_waiting() {
     assert!(matches!(house.answer(), Ok(LoginReplyOk::Registered { .. })));
     assert!(matches!(house.answer(), Ok(LoginReplyOk::Registered { .. })));
     assert!(matches!(house.answer(), Ok(LoginReplyOk::LoggedIn(_))));
-    assert!(house.replies.is_empty(), "what was refused is not answered");
+    assert!(house.replies.is_empty());
 }
 
 #[test]
@@ -146,10 +155,10 @@ fn a_full_queue_of_tokens_is_overloaded() {
     let (clock, reaching, permit) = stopping_clock("login-token");
     let house = House::open(&LoginConfig { token_queue_max: 1, ..LoginConfig::default() }, clock);
     let verify = || LoginCall::Verify { token: "x".repeat(43) };
-    house.submit(verify()).unwrap();
+    house.submit(verify());
     reaching.recv_timeout(LONG).unwrap();
-    house.submit(verify()).unwrap();
-    assert_eq!(house.submit(verify()), Err(LoginError::Overloaded));
+    house.submit(verify());
+    assert_eq!(house.refused(verify()), Err(LoginError::Overloaded));
     drop(permit);
     for _ in 0..2 {
         assert_eq!(house.answer(), Err(LoginError::Unauthorized));
@@ -157,18 +166,39 @@ fn a_full_queue_of_tokens_is_overloaded() {
 }
 
 #[test]
+fn a_call_whose_time_is_over_before_its_turn_is_not_begun() {
+    let (clock, reaching, permit) = stopping_clock("login-hash");
+    let house = House::open(&LoginConfig::default(), clock);
+    house.submit(register("u0"));
+    reaching.recv_timeout(LONG).unwrap();
+    let reply = house.reply.clone();
+    house.pool.submit_until(
+        register("u1"),
+        Origin::default(),
+        Some(std::time::Instant::now()),
+        Box::new(move |answer| reply.send(answer).unwrap()),
+    );
+    drop(permit);
+    assert!(matches!(house.answer(), Ok(LoginReplyOk::Registered { .. })));
+    assert_eq!(house.answer(), Err(LoginError::Overloaded));
+    assert_eq!(house.pool.stats().expired, 1);
+    house.submit(register("u1"));
+    assert!(matches!(house.answer(), Ok(LoginReplyOk::Registered { .. })), "the name is still free");
+}
+
+#[test]
 fn close_answers_what_was_accepted_and_takes_nothing_more() {
     let house = House::open(&LoginConfig::default(), plain_clock());
     for at in 0..20 {
-        house.submit(register(&format!("u{at}"))).unwrap();
-        house.submit(LoginCall::Verify { token: "x".into() }).unwrap();
+        house.submit(register(&format!("u{at}")));
+        house.submit(LoginCall::Verify { token: "x".into() });
     }
     house.pool.close();
     house.pool.close();
     let answers: Vec<_> = house.replies.try_iter().collect();
     assert_eq!(answers.len(), 40);
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 20);
-    assert_eq!(house.submit(register("late")), Err(LoginError::Unavailable));
+    assert_eq!(house.refused(register("late")), Err(LoginError::Unavailable));
 }
 
 #[test]
@@ -179,11 +209,11 @@ fn a_panic_in_a_callback_or_a_call_ends_no_thread() {
         1_700_000_000_000
     };
     let house = House::open(&LoginConfig::default(), Arc::new(clock));
-    house.submit(register("amy")).unwrap();
+    house.submit(register("amy"));
     assert_eq!(house.answer(), Err(LoginError::Internal));
     let panicking: logd::ReplyFn = Box::new(|_| panic!("on purpose"));
-    house.pool.submit(register("bob"), panicking).unwrap();
-    house.submit(register("cat")).unwrap();
+    house.pool.submit(register("bob"), Origin::default(), panicking);
+    house.submit(register("cat"));
     assert!(matches!(house.answer(), Ok(LoginReplyOk::Registered { .. })));
 }
 
@@ -192,6 +222,6 @@ fn a_closed_store_answers_unavailable_through_the_pool() {
     let house = House::open(&LoginConfig::default(), plain_clock());
     house.store.close();
     let user = schema::UserId::new(1).unwrap();
-    house.submit(LoginCall::Logout { token: TokenId([1; 32]), user, all: true }).unwrap();
+    house.submit(LoginCall::Logout { token: TokenId([1; 32]), user, all: true });
     assert_eq!(house.answer(), Err(LoginError::Unavailable));
 }

@@ -1,6 +1,8 @@
 //! The login service's messages: what a chat server asks it and what it answers, in one process or over a network.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::ids::{SessionId, UserId};
 
@@ -75,6 +77,11 @@ pub enum LoginCall {
         /// Every token, not only this one.
         all: bool,
     },
+    /// Revoke every token of a user, for the operator.
+    Revoke {
+        /// Whose.
+        user: UserId,
+    },
     /// Ask whom a token lets in, without using it.
     Verify {
         /// The token.
@@ -107,7 +114,7 @@ impl LoginCall {
         match self {
             Self::Register { .. } | Self::ChangePassword { .. } | Self::SetPassword { .. } => true,
             Self::Login(request) => matches!(request.by, LoginBy::Password { .. }),
-            Self::Logout { .. } | Self::Verify { .. } => false,
+            Self::Logout { .. } | Self::Revoke { .. } | Self::Verify { .. } => false,
         }
     }
 }
@@ -122,6 +129,7 @@ impl fmt::Debug for LoginCall {
             Self::Logout { token, user, all } => {
                 f.debug_struct("Logout").field("token", token).field("user", user).field("all", all).finish()
             }
+            Self::Revoke { user } => f.debug_struct("Revoke").field("user", user).finish(),
             Self::Verify { .. } => f.write_str("Verify(…)"),
             Self::SetPassword { user, .. } => {
                 f.debug_struct("SetPassword").field("user", user).finish_non_exhaustive()
@@ -131,6 +139,15 @@ impl fmt::Debug for LoginCall {
             }
         }
     }
+}
+
+/// Who asks: for the back-off of failed logins and for the audit log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address, as the chat server sees it; `None` where there is none, as for the operator.
+    pub address: Option<IpAddr>,
+    /// The chat server's name.
+    pub node: Arc<str>,
 }
 
 /// A session that has begun. Its `Debug` hides the token.
@@ -187,7 +204,7 @@ pub enum LoginReplyOk {
     },
     /// To `Login`.
     LoggedIn(LoggedIn),
-    /// To `Logout` and `ChangePassword`.
+    /// To `Logout`, `Revoke`, `ChangePassword` and `SetPassword`.
     Revoked {
         /// The tokens that are no longer valid; their sessions end.
         tokens: Vec<TokenId>,
@@ -221,6 +238,12 @@ pub enum LoginError {
     /// Too many calls wait.
     #[error("the login service is overloaded")]
     Overloaded,
+    /// Too many failed logins, of this address or as this user.
+    #[error("too many failed logins; wait and try again")]
+    RateLimited {
+        /// How long to wait.
+        retry_after_ms: u64,
+    },
     /// A defect of the service.
     #[error("the login service failed")]
     Internal,

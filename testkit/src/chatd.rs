@@ -1,24 +1,19 @@
 //! A private `chatd` on free ports, with a data folder of its own.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{LineClient, Reaper, TestkitError, process, try_wait_until};
+use crate::program::{self, ExitReport, Running, read_lossy, scratch, tail};
+use crate::{LineClient, TestkitError, process, try_wait_until};
 
-/// How long a start may take.
-const START_MAX: Duration = Duration::from_secs(30);
-/// How long a program that is expected to refuse its start may take.
-const REFUSAL_MAX: Duration = Duration::from_secs(30);
 /// How long `restart` waits for the old process after SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
@@ -37,17 +32,6 @@ pub struct ChatdBuilder {
     rate_limits: bool,
 }
 
-/// How a program ended that was expected to end by itself.
-#[derive(Debug, Clone)]
-pub struct ExitReport {
-    /// Its exit code, `None` when a signal ended it.
-    pub code: Option<i32>,
-    /// All it wrote to standard output.
-    pub stdout: String,
-    /// All it wrote to standard error.
-    pub stderr: String,
-}
-
 /// A running `chatd`. Dropping it kills and reaps it, and removes the data folder unless that was given.
 ///
 /// All methods take `&self`, so one server can be shared by tests in a `static OnceLock<Chatd>`.
@@ -60,15 +44,6 @@ pub struct Chatd {
     admin: SocketAddr,
     data_dir: PathBuf,
     scratch: TempDir,
-}
-
-#[derive(Debug)]
-struct Running {
-    child: Child,
-    /// The server's own process id, also when `child` is a wrapper around it.
-    pid: u32,
-    exited: Option<ExitStatus>,
-    reaper: Option<Reaper>,
 }
 
 impl Chatd {
@@ -149,19 +124,7 @@ impl Chatd {
     /// # Errors
     /// When the port cannot be reached, does not answer within 10 s or not in HTTP.
     pub fn admin_get(&self, path: &str) -> Result<(u16, String), TestkitError> {
-        let io = |e| TestkitError::io(format!("GET {path} on the admin port"), e);
-        let limit = Duration::from_secs(10);
-        let mut stream = TcpStream::connect_timeout(&self.admin, limit).map_err(io)?;
-        stream.set_read_timeout(Some(limit)).map_err(io)?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)
-            .map_err(io)?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).map_err(io)?;
-        let text = String::from_utf8_lossy(&bytes);
-        let bad = || io(io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP answer: {text:?}")));
-        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(bad)?;
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(bad)?;
-        Ok((status, body.to_owned()))
+        program::http_get(self.admin, path)
     }
 
     /// Sends SIGTERM, which drains. See [`Chatd::wait_exit`].
@@ -328,17 +291,7 @@ impl ChatdBuilder {
         let scratch = scratch()?;
         let mut command = self.command();
         command.args(&self.args).args(args).current_dir(scratch.path());
-        let (child, reaper) = spawn(command, &self.bin, scratch.path())?;
-        let mut running = Running { pid: child.id(), child, exited: None, reaper: Some(reaper) };
-        let ended = try_wait_until(REFUSAL_MAX, || running.poll().is_some());
-        let stderr = read_lossy(&scratch.path().join("stderr.txt"));
-        match running.poll() {
-            Some(status) if ended => {
-                let stdout = read_lossy(&scratch.path().join("stdout.txt"));
-                Ok(ExitReport { code: status.code(), stdout, stderr })
-            }
-            _ => Err(TestkitError::NotReady { program: self.bin.clone(), after: REFUSAL_MAX, stderr }),
-        }
+        program::run_to_end(command, &self.bin, scratch.path())
     }
 
     /// The program, its wrapper and environment, without arguments.
@@ -377,109 +330,13 @@ impl ChatdBuilder {
         command.args(["--rate-limits", if self.rate_limits { "on" } else { "off" }]);
         command.arg("--log-file").arg(scratch.join("chatd.log"));
         command.args(&self.args);
-        let (child, reaper) = spawn(command, &self.bin, scratch)?;
-        // From here on an early return kills and reaps it.
-        let mut running = Running { pid: child.id(), child, exited: None, reaper: Some(reaper) };
-
-        let mut ports = None;
-        try_wait_until(START_MAX, || {
-            ports = Ports::read(&ports_file);
-            ports.is_some() || running.poll().is_some()
-        });
-        let stderr = || read_lossy(&scratch.join("stderr.txt"));
-        match (ports, running.poll()) {
-            (Some(ports), None) => {
-                running.pid = ports.pid;
-                Ok((running, ports))
-            }
-            (_, Some(status)) => Err(TestkitError::ExitedEarly {
-                program: self.bin.clone(),
-                status: status.to_string(),
-                code: status.code(),
-                stderr: stderr(),
-            }),
-            (None, None) => {
-                Err(TestkitError::NotReady { program: self.bin.clone(), after: START_MAX, stderr: stderr() })
-            }
-        }
+        let (running, [chat, admin]) =
+            program::launch(command, &self.bin, scratch, &ports_file, ["chat", "admin"])?;
+        Ok((running, Ports { chat, admin }))
     }
 }
 
-impl Running {
-    fn poll(&mut self) -> Option<ExitStatus> {
-        if self.exited.is_none() {
-            self.exited = self.child.try_wait().expect("ask for a child's state");
-            if self.exited.is_some() {
-                self.reaper = None;
-            }
-        }
-        self.exited
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.poll().is_none() {
-            process::signal_group(self.child.id(), Signal::KILL);
-            let _ = self.child.wait();
-        }
-    }
-}
-
-/// Runs `command` in a process group of its own, its output in files in `scratch`, watched by a reaper that ends the group and removes `scratch`.
-fn spawn(mut command: Command, program: &Path, scratch: &Path) -> Result<(Child, Reaper), TestkitError> {
-    let file = |name: &str| {
-        File::options()
-            .create(true)
-            .append(true)
-            .open(scratch.join(name))
-            .map_err(|e| TestkitError::io(format!("open {name}"), e))
-    };
-    command.stdin(Stdio::null()).stdout(file("stdout.txt")?).stderr(file("stderr.txt")?);
-    let child = command
-        .process_group(0)
-        .spawn()
-        .map_err(|source| TestkitError::Spawn { program: program.to_owned(), source })?;
-    let group = OsString::from(child.id().to_string());
-    let reaper =
-        Reaper::new("kill -s KILL -- \"-$1\"; rm -rf -- \"$2\"", &[group.as_os_str(), scratch.as_os_str()]);
-    Ok((child, reaper))
-}
-
-/// The ports file's content.
 struct Ports {
     chat: u16,
     admin: u16,
-    pid: u32,
-}
-
-impl Ports {
-    /// `None` while the file is not there. It is put there by a rename, so what can be read is whole.
-    fn read(path: &Path) -> Option<Ports> {
-        let text = fs::read_to_string(path).ok()?;
-        let value: serde_json::Value = serde_json::from_str(&text)
-            .unwrap_or_else(|e| panic!("the ports file is not JSON ({e}): {text:?}"));
-        let number = |key: &str| {
-            value[key].as_u64().unwrap_or_else(|| panic!("the ports file has no number {key:?}: {text:?}"))
-        };
-        let port = |key: &str| u16::try_from(number(key)).expect("a port in the ports file");
-        let pid = u32::try_from(number("pid")).expect("a process id in the ports file");
-        Some(Ports { chat: port("chat"), admin: port("admin"), pid })
-    }
-}
-
-fn scratch() -> Result<TempDir, TestkitError> {
-    tempfile::Builder::new()
-        .prefix("testkit-")
-        .tempdir()
-        .map_err(|e| TestkitError::io("make a temporary folder", e))
-}
-
-fn read_lossy(path: &Path) -> String {
-    fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
-}
-
-fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
 }

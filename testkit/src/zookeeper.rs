@@ -28,7 +28,6 @@ pub struct ZooKeeper {
     // Before `dir`, so that the process is gone when its folder is removed.
     running: Mutex<Option<Running>>,
     port: u16,
-    heap: String,
     dir: TempDir,
 }
 
@@ -58,16 +57,7 @@ impl ZooKeeper {
     /// # Errors
     /// When it cannot be run, fails, or does not serve within a minute.
     pub fn start() -> Result<ZooKeeper, TestkitError> {
-        Self::start_with_heap("256m")
-    }
-
-    /// The same with so much memory for Java: `2g`.
-    ///
-    /// # Errors
-    /// As [`ZooKeeper::start`].
-    pub fn start_with_heap(heap: &str) -> Result<ZooKeeper, TestkitError> {
-        let mut server = Self::prepare(free_port(), "")?;
-        heap.clone_into(&mut server.heap);
+        let server = Self::prepare(free_port(), "")?;
         server.launch()?;
         server.until_it_serves()?;
         Ok(server)
@@ -220,7 +210,7 @@ impl ZooKeeper {
             .prefix("testkit-zookeeper-")
             .tempdir()
             .map_err(|e| TestkitError::io("make a temporary folder", e))?;
-        let server = ZooKeeper { running: Mutex::new(None), port, heap: "256m".to_owned(), dir };
+        let server = ZooKeeper { running: Mutex::new(None), port, dir };
         std::fs::create_dir(server.data()).map_err(|e| TestkitError::io("make the data folder", e))?;
         let config = format!(
             "tickTime=500\ninitLimit=20\nsyncLimit=10\ndataDir={}\nclientPort={port}\n\
@@ -244,8 +234,7 @@ impl ZooKeeper {
             .open(self.said())
             .map_err(|e| TestkitError::io("open the server's stderr.txt", e))?;
         let child = Command::new(&program)
-            .arg(format!("-Xmx{}", self.heap))
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .arg("-cp")
             .arg(format!("{JAR}:{LOGGER}"))
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")

@@ -6,7 +6,7 @@ use reactor::ConnId;
 use schema::error::{ByeCode, ErrorCode};
 use schema::limits::{LINE_BYTES_MAX, LINE_BYTES_MAX_STRANGER, PROTOCOL_VERSION, SYNC_CURSORS_MAX};
 use schema::login::{
-    LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, TokenId,
+    LoggedIn, LoginBy, LoginCall, LoginError, LoginReply, LoginReplyOk, LoginRequest, Origin, TokenId,
 };
 use schema::reply::{Found, Registered, write_ok_with};
 use schema::request::{Proof, RequestId};
@@ -32,7 +32,7 @@ impl ChatService {
         call: LoginCall,
     ) {
         let failed = Post::Login { conn, id, purpose, reply: Err(LoginError::Internal) };
-        let Some(mut slot) = self.slot(failed) else {
+        let Some(slot) = self.slot(failed) else {
             return self.refuse(cx, conn, id, Refused::OVERLOADED);
         };
         Self::begin(cx, conn);
@@ -41,10 +41,10 @@ impl ChatService {
         if let Some(client) = cx.conn_mut(conn) {
             client.login_since = Some(now);
         }
-        slot.fallback = Some(Post::Login { conn, id, purpose, reply: Err(LoginError::Overloaded) });
         let reply = Box::new(move |reply| slot.fill(Post::Login { conn, id, purpose, reply }));
-        // A call that was not taken was dropped with its slot, and the fallback says so.
-        let _ = self.node.login.submit(call, reply);
+        let address = cx.peer(conn).and_then(reactor::Address::ip);
+        let origin = Origin { address, node: std::sync::Arc::clone(&self.node.name) };
+        self.node.login.submit(call, origin, reply);
     }
 
     pub(super) fn on_login_reply(
@@ -118,6 +118,9 @@ impl ChatService {
             (_, Ok(other)) => {
                 log::error!("the login service answered {other:?}, which is a defect");
                 self.refuse(cx, conn, id, refusal(LoginError::Internal));
+            }
+            (_, Err(LoginError::RateLimited { retry_after_ms })) => {
+                self.too_often(cx, conn, id, std::time::Duration::from_millis(retry_after_ms));
             }
             (_, Err(error)) => self.refuse(cx, conn, id, refusal(error)),
         }
@@ -338,7 +341,9 @@ fn refusal(error: LoginError) -> Refused {
         LoginError::Conflict => Refused::new(ErrorCode::Conflict, "this name is taken"),
         LoginError::BadRequest(message) => Refused::new(ErrorCode::BadRequest, message),
         LoginError::Forbidden => Refused::new(ErrorCode::Forbidden, "this is not allowed"),
-        LoginError::Unavailable => Refused::UNAVAILABLE,
+        LoginError::Unavailable => {
+            Refused::new(ErrorCode::Unavailable, "the login service is unavailable; try again later")
+        }
         LoginError::Overloaded => Refused { retry_after_ms: Some(1_000), ..Refused::OVERLOADED },
         _ => Refused::new(ErrorCode::Internal, "the login service failed; this is a defect"),
     }

@@ -46,7 +46,7 @@ pub(crate) const OTHER_POSTS_MAX: usize = 4_096;
 
 /// What the services of all loops share.
 pub(crate) struct Node {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) store: Store,
     pub(crate) login: Arc<dyn LoginBackend>,
     pub(crate) directory: Directory,

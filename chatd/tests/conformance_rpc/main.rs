@@ -1,0 +1,48 @@
+//! The conformance tests of accounts and sessions, once more, with the login service in a process of its own: a `logd` and a database for each server under test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    dead_code,
+    missing_docs,
+    reason = "test code"
+)]
+
+#[path = "../conformance/accounts.rs"]
+mod accounts;
+#[path = "../conformance/client.rs"]
+mod client;
+#[path = "../conformance/device.rs"]
+mod device;
+#[path = "../conformance/model.rs"]
+mod model;
+#[path = "../conformance/server.rs"]
+mod server;
+#[path = "../conformance/sessions.rs"]
+mod sessions;
+
+/// Where the server has its tables and its logins.
+mod engine {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Mutex, OnceLock};
+
+    use testkit::{ChatdBuilder, Logd, MariaDb};
+
+    /// A missing MariaDB is an error here: these tests have no other subject.
+    pub(crate) fn tables(builder: ChatdBuilder) -> ChatdBuilder {
+        static SERVER: OnceLock<MariaDb> = OnceLock::new();
+        static LOGINS: Mutex<Vec<Logd>> = Mutex::new(Vec::new());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let server =
+            SERVER.get_or_init(|| MariaDb::start().expect("MariaDB, which `cargo xtask setup` installs"));
+        let url = server.url(&format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let logd = Logd::builder(testkit::bin("logd")).args(["--mysql", &url]).start().expect("logd starts");
+        let builder = builder.args(["--mysql", &url, "--logd", &logd.rpc_addr().to_string()]);
+        LOGINS.lock().unwrap().push(logd);
+        builder
+    }
+}

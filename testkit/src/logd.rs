@@ -1,0 +1,254 @@
+//! A private `logd`, the login daemon, on free ports.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::program::{self, ExitReport, Running, read_lossy, scratch, tail};
+use crate::{TestkitError, process, try_wait_until};
+
+/// How long `restart` waits for the old process after SIGTERM.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Password hashing at real strength would be most of a test's time.
+const DEFAULT_CONFIG: &str = "[login]\nhash_memory_kib = 64\nhash_passes = 1\n";
+
+/// How a private `logd` is started. Made by [`Logd::builder`].
+#[derive(Debug, Clone)]
+pub struct LogdBuilder {
+    bin: PathBuf,
+    args: Vec<OsString>,
+    config: String,
+}
+
+/// A running `logd`. Dropping it kills and reaps it, and removes its folder.
+#[derive(Debug)]
+pub struct Logd {
+    how: LogdBuilder,
+    // Before `scratch`, so that the process is gone when its folder is removed.
+    running: Mutex<Running>,
+    rpc: SocketAddr,
+    admin: SocketAddr,
+    scratch: TempDir,
+}
+
+impl Logd {
+    /// Prepares to run the `logd` at `bin`: `env!("CARGO_BIN_EXE_logd")` in its own tests, [`crate::bin`]`("logd")` elsewhere.
+    pub fn builder(bin: impl AsRef<Path>) -> LogdBuilder {
+        LogdBuilder { bin: bin.as_ref().to_owned(), args: Vec::new(), config: DEFAULT_CONFIG.to_owned() }
+    }
+
+    /// Where chat servers call. Stays the same over [`Logd::restart`].
+    pub fn rpc_addr(&self) -> SocketAddr {
+        self.rpc
+    }
+
+    /// Where the admin pages are. Stays the same over [`Logd::restart`].
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.running().pid
+    }
+
+    /// What it wrote to standard error so far, over all restarts.
+    pub fn stderr(&self) -> String {
+        read_lossy(&self.scratch.path().join("stderr.txt"))
+    }
+
+    /// What is in its log file so far, over all restarts.
+    pub fn log_text(&self) -> String {
+        read_lossy(&self.scratch.path().join("logd.log"))
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> PathBuf {
+        self.scratch.path().join("data")
+    }
+
+    /// `GET path` on the admin port: the status code and the body.
+    ///
+    /// # Errors
+    /// When the port cannot be reached, does not answer within 10 s or not in HTTP.
+    pub fn admin_get(&self, path: &str) -> Result<(u16, String), TestkitError> {
+        program::http_get(self.admin, path)
+    }
+
+    /// Sends SIGTERM, which drains. See [`Logd::wait_exit`].
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGHUP, which reloads.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill9(&self) {
+        self.signal(Signal::KILL);
+        self.wait_exit(Duration::from_secs(10));
+    }
+
+    /// Stops the process in its tracks (SIGSTOP); [`Logd::resume`] lets it go on.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a paused process go on (SIGCONT).
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&self) -> bool {
+        self.running().poll().is_none()
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Panics
+    /// When it has not ended within `timeout`.
+    #[track_caller]
+    pub fn wait_exit(&self, timeout: Duration) -> ExitStatus {
+        match self.try_wait_exit(timeout) {
+            Some(status) => status,
+            None => panic!(
+                "logd (pid {}) still runs after {timeout:?}\n--- stderr ---\n{}--- log (end) ---\n{}",
+                self.pid(),
+                self.stderr(),
+                tail(&self.log_text(), 20)
+            ),
+        }
+    }
+
+    /// Starts it again with the same flags on the same ports. One that still runs is first ended by SIGTERM.
+    ///
+    /// # Errors
+    /// As [`LogdBuilder::start`]; also when the old process does not end within 30 s.
+    pub fn restart(&self) -> Result<(), TestkitError> {
+        if self.is_running() {
+            self.terminate();
+            if self.try_wait_exit(DRAIN_MAX).is_none() {
+                let (program, stderr) = (self.how.bin.clone(), self.stderr());
+                return Err(TestkitError::NotReady { program, after: DRAIN_MAX, stderr });
+            }
+        }
+        let (running, _) = self.how.launch(self.scratch.path(), self.rpc, self.admin)?;
+        *self.running() = running;
+        Ok(())
+    }
+
+    fn try_wait_exit(&self, timeout: Duration) -> Option<ExitStatus> {
+        try_wait_until(timeout, || self.running().poll().is_some());
+        self.running().poll()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let mut running = self.running();
+        // A process that was reaped may have given its id to another.
+        if running.poll().is_none() {
+            process::signal(running.pid, signal);
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        // A test that panicked in `wait_exit` has not left anything half done.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogdBuilder {
+    /// Adds one argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds several arguments.
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Uses this configuration in place of the default, which only makes password hashing cheap.
+    pub fn config(mut self, toml: impl Into<String>) -> Self {
+        self.config = toml.into();
+        self
+    }
+
+    /// Adds to the configuration.
+    pub fn more_config(mut self, toml: &str) -> Self {
+        self.config.push('\n');
+        self.config.push_str(toml);
+        self
+    }
+
+    /// Starts it on free loopback ports and waits until it has written its ports file.
+    ///
+    /// # Errors
+    /// When it cannot be run, ends before it is ready (the error holds its standard error), or is not ready within 30 s.
+    pub fn start(self) -> Result<Logd, TestkitError> {
+        let scratch = scratch()?;
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (running, [rpc, admin]) = self.launch(scratch.path(), any, any)?;
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Logd { how: self, running: Mutex::new(running), rpc: at(rpc), admin: at(admin), scratch })
+    }
+
+    /// Runs it with `args` *behind those of this builder* and nothing else, for starts that are to be refused and for `--help`, `--check`.
+    ///
+    /// # Errors
+    /// When it cannot be run or has not ended by itself within 30 s (it is killed then).
+    pub fn run_expecting_exit<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<ExitReport, TestkitError> {
+        let scratch = scratch()?;
+        let mut command = self.command();
+        command.args(&self.args).args(args).current_dir(scratch.path());
+        program::run_to_end(command, &self.bin, scratch.path())
+    }
+
+    /// The program without arguments. Variables that begin with `LOGD_` are not inherited from the test's environment.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.bin);
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("LOGD_") {
+                command.env_remove(key);
+            }
+        }
+        command
+    }
+
+    fn launch(
+        &self,
+        scratch: &Path,
+        rpc: SocketAddr,
+        admin: SocketAddr,
+    ) -> Result<(Running, [u16; 2]), TestkitError> {
+        let config = scratch.join("logd.toml");
+        fs::write(&config, &self.config).map_err(|e| TestkitError::io("write the configuration", e))?;
+        let ports_file = scratch.join("ports.json");
+        // One left by a server that was killed would be taken for the new one's.
+        let _ = fs::remove_file(&ports_file);
+
+        let mut command = self.command();
+        command.arg("--config").arg(&config);
+        command.args(["--listen", &rpc.to_string(), "--admin", &admin.to_string()]);
+        command.arg("--data-dir").arg(scratch.join("data"));
+        command.arg("--ports-file").arg(&ports_file);
+        command.arg("--log-file").arg(scratch.join("logd.log"));
+        command.args(&self.args);
+        program::launch(command, &self.bin, scratch, &ports_file, ["rpc", "admin"])
+    }
+}
