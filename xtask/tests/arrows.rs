@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rpc-build", &[]),
     ("daemon", &["reactor"]),
     ("rpc", &["rpc-build", "reactor"]),
+    ("rpcctl", &["rpc", "reactor"]),
     ("store", &["schema"]),
     // A library with a program beside it, which alone uses `daemon` and `asynclog`; a test below holds that.
     ("logd", &["rpc", "rpc-build", "store", "schema", "reactor", "daemon", "asynclog"]),
@@ -33,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that nothing depends on, not even a test: programs, and what is built on top of all the others.
-const TOPS: &[&str] = &["chatd", "chatcli", "benches", "xtask"];
+const TOPS: &[&str] = &["rpcctl", "chatd", "chatcli", "benches", "xtask"];
 
 /// Who may use the logging backend: programs, and the benches that measure it. Libraries use the `log` facade.
 const MAY_USE_ASYNCLOG: &[&str] = &["chatd", "logd", "chatcli", "benches"];
