@@ -23,6 +23,9 @@ pub struct LoginConfig {
     pub token_queue_max: usize,
     /// Milliseconds that a call may take or wait for its turn, 100 to 60,000. Default 5,000: more than a full queue of hashes takes.
     pub call_timeout_ms: u64,
+    /// Milliseconds for which Redis, where there is one, may answer for the tables, 1,000 to 3,600,000. Default 60,000. A revocation takes effect at once; one that
+    /// cannot be written to Redis takes effect after this time at the latest.
+    pub token_cache_ms: u64,
 }
 
 impl Default for LoginConfig {
@@ -35,6 +38,7 @@ impl Default for LoginConfig {
             token_threads: 1,
             token_queue_max: 4_096,
             call_timeout_ms: 5_000,
+            token_cache_ms: 60_000,
         }
     }
 }
@@ -66,7 +70,14 @@ impl LoginConfig {
         within("hash_queue_max", size(self.hash_queue_max), 1, 65_536)?;
         within("token_threads", size(self.token_threads), 1, 64)?;
         within("token_queue_max", size(self.token_queue_max), 1, 65_536)?;
-        within("call_timeout_ms", self.call_timeout_ms, 100, 60_000)
+        within("call_timeout_ms", self.call_timeout_ms, 100, 60_000)?;
+        within("token_cache_ms", self.token_cache_ms, 1_000, 3_600_000)
+    }
+
+    /// How long Redis may answer for the tables.
+    #[must_use]
+    pub const fn token_cache_lifetime(&self) -> Duration {
+        Duration::from_millis(self.token_cache_ms)
     }
 
     /// How long a call may take.

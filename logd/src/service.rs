@@ -14,6 +14,7 @@ use schema::text::{Name, is_device, is_password};
 use store::dao::{TokenDao, UserDao, disabled, is_disabled};
 use store::{Store, StoreError};
 
+use crate::cache::TokenCache;
 use crate::config::LoginConfig;
 use crate::password::Hasher;
 use crate::token::TokenManager;
@@ -58,6 +59,12 @@ impl LoginService {
         let hasher = Hasher::new(config)?;
         let tokens = TokenManager::new(store.clone());
         Ok(Self { store, hasher, tokens, clock })
+    }
+
+    /// The same, with a cache for tokens before the tables.
+    #[must_use]
+    pub fn with_cache(self, cache: Arc<TokenCache>) -> Self {
+        Self { tokens: self.tokens.with_cache(cache), ..self }
     }
 
     /// Makes an account. Hashes, unless the name is taken already.
@@ -190,7 +197,7 @@ impl LoginService {
             TokenDao::new(db).delete_all(user, Some(&keep.0)).map(Some)
         });
         let revoked = revoked.map_err(failed)?.ok_or(LoginError::Unauthorized)?;
-        Ok(revoked.into_iter().map(TokenId).collect())
+        Ok(self.revoked(revoked))
     }
 
     /// Sets a password and revokes every token of the user. Returns those that were revoked: their sessions end. An account that is disabled stays so.
@@ -211,7 +218,14 @@ impl LoginService {
             TokenDao::new(db).delete_all(user, None).map(Some)
         });
         let revoked = revoked.map_err(failed)?.ok_or(LoginError::Unauthorized)?;
-        Ok(revoked.into_iter().map(TokenId).collect())
+        Ok(self.revoked(revoked))
+    }
+
+    /// The tokens that the table has lost.
+    fn revoked(&self, gone: Vec<[u8; 32]>) -> Vec<TokenId> {
+        let gone: Vec<_> = gone.into_iter().map(TokenId).collect();
+        self.tokens.forget(&gone);
+        gone
     }
 
     /// Does what the call asks for.

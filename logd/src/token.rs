@@ -1,5 +1,8 @@
 //! [`TokenManager`]: random tokens, of which only hashes are kept.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use schema::UserId;
 use schema::limits::{TOKEN_BYTES, TOKEN_LIFETIME, TOKENS_PER_USER_MAX};
 use schema::login::{LoginError, TokenId, Verified};
@@ -7,15 +10,17 @@ use sha2::{Digest, Sha256};
 use store::dao::{TokenDao, UserDao};
 use store::{Connection, Store, StoreError, TokenRow};
 
+use crate::cache::TokenCache;
 use crate::password::random;
 use crate::service::failed;
 
-/// Makes, checks, renews and revokes tokens. The table is the truth; nothing is remembered here.
+/// Makes, checks, renews and revokes tokens. The table is the truth; with a [`TokenCache`] most tokens are looked up there.
 ///
 /// Its calls block: for worker threads only.
 #[derive(Clone, Debug)]
 pub struct TokenManager {
     store: Store,
+    cache: Option<Arc<TokenCache>>,
 }
 
 /// A new token.
@@ -50,7 +55,13 @@ impl TokenManager {
     /// Over these tables.
     #[must_use]
     pub const fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, cache: None }
+    }
+
+    /// The same, with a cache before the tables.
+    #[must_use]
+    pub fn with_cache(self, cache: Arc<TokenCache>) -> Self {
+        Self { cache: Some(cache), ..self }
     }
 
     /// Makes a token for a user whose password was just verified against `password_hash`. When that is no longer the
@@ -82,10 +93,11 @@ impl TokenManager {
             Ok(Some(evicted))
         });
         let evicted = evicted.map_err(failed)?.ok_or(LoginError::Unauthorized)?;
+        self.forget(&evicted);
         Ok(Issued { token, id, expires_ms, evicted })
     }
 
-    /// Whom a token lets in. Writes nothing.
+    /// Whom a token lets in. Writes nothing to the tables.
     ///
     /// # Errors
     /// [`LoginError::Unauthorized`], [`LoginError::Unavailable`], [`LoginError::Overloaded`], [`LoginError::Internal`].
@@ -94,6 +106,12 @@ impl TokenManager {
             return Err(LoginError::Unauthorized);
         }
         let id = token_id(token);
+        let known = self.cache.as_ref().and_then(|cache| cache.find(id));
+        // One that has expired by what is known here may have been renewed.
+        if let Some(known) = known.filter(|known| known.expires_ms > now_ms) {
+            return Ok(known);
+        }
+        let asked = Instant::now();
         let found = self.store.read_wait(move |db| {
             let Some(row) = TokenDao::new(db).find(&id.0)? else { return Ok(None) };
             Ok(UserDao::new(db).by_id(row.user)?.map(|user| (row, user)))
@@ -102,7 +120,10 @@ impl TokenManager {
         if row.expires_ms <= now_ms {
             return Err(LoginError::Unauthorized);
         }
-        Ok(Verified { user: user.id, name: user.name.to_string(), token_id: id, expires_ms: row.expires_ms })
+        let name = user.name.to_string();
+        let found = Verified { user: user.id, name, token_id: id, expires_ms: row.expires_ms };
+        self.keep(&found, asked);
+        Ok(found)
     }
 
     /// [`check`](Self::check), and moves the expiry when that gains more than an hour.
@@ -116,13 +137,19 @@ impl TokenManager {
             return Ok(found);
         }
         let hash = found.token_id.0;
+        let asked = Instant::now();
         let row = self.store.write_wait(move |db| {
             TokenDao::new(db).renew(&hash, expires_ms)?;
             // Read again: it may have been revoked, or renewed by another connection, since it was checked.
             TokenDao::new(db).find(&hash)
         });
-        let row = row.map_err(failed)?.ok_or(LoginError::Unauthorized)?;
-        Ok(Verified { expires_ms: row.expires_ms, ..found })
+        let Some(row) = row.map_err(failed)? else {
+            self.forget(&[found.token_id]);
+            return Err(LoginError::Unauthorized);
+        };
+        let found = Verified { expires_ms: row.expires_ms, ..found };
+        self.keep(&found, asked);
+        Ok(found)
     }
 
     /// Revokes one token of a user, or all of them, and returns those that were there.
@@ -138,7 +165,26 @@ impl TokenManager {
                 Ok(tokens.delete(user, &token.0)?.then_some(token.0).into_iter().collect())
             }
         });
-        Ok(gone.map_err(failed)?.into_iter().map(TokenId).collect())
+        let gone: Vec<_> = gone.map_err(failed)?.into_iter().map(TokenId).collect();
+        if gone.is_empty() && !all {
+            // Somebody else was first, and perhaps could not tell the cache.
+            self.forget(&[token]);
+        }
+        self.forget(&gone);
+        Ok(gone)
+    }
+
+    /// Tokens were revoked in the table: the cache hears of it.
+    pub(crate) fn forget(&self, tokens: &[TokenId]) {
+        if let Some(cache) = &self.cache {
+            cache.forget(tokens);
+        }
+    }
+
+    fn keep(&self, found: &Verified, asked: Instant) {
+        if let Some(cache) = &self.cache {
+            cache.keep(found, asked);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
-use logd::LoginConfig;
+use logd::{LoginConfig, TokenCache};
 use rpc::registry::ZooKeeperConfig;
 use serde::Deserialize;
 use store::{DbConfig, Secret};
@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// The tables of the chat servers: mysql://user:password@host:port/database. More in [store.mysql] of the file
     #[arg(long, value_name = "URL", env = "LOGD_MYSQL", hide_env_values = true)]
     mysql: Option<String>,
+    /// Looks tokens up in this Redis first: redis://user:password@host:port/database. The tables remain the truth
+    #[arg(long, value_name = "URL", env = "LOGD_REDIS", hide_env_values = true)]
+    redis: Option<String>,
     /// Registers with this ZooKeeper, where chat servers find it: host:port, several separated by commas
     #[arg(long, value_name = "HOSTS", env = "LOGD_ZOOKEEPER")]
     zookeeper: Option<String>,
@@ -72,6 +75,7 @@ struct FileConfig {
     node: Option<String>,
     data_dir: Option<PathBuf>,
     mysql: Option<String>,
+    redis: Option<String>,
     zookeeper: Option<String>,
     advertise: Option<SocketAddr>,
     ports_file: Option<PathBuf>,
@@ -90,6 +94,7 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) node: Option<String>,
+    pub(crate) redis: Option<Secret>,
     pub(crate) zookeeper: Option<ZooKeeperConfig>,
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) ports_file: Option<PathBuf>,
@@ -117,6 +122,8 @@ pub(crate) enum ConfigError {
     Store(#[from] store::StoreError),
     #[error(transparent)]
     Login(#[from] logd::ConfigError),
+    #[error(transparent)]
+    Redis(#[from] logd::BadAddress),
 }
 
 /// Event loops at most. They only take calls in and hand answers out.
@@ -151,6 +158,7 @@ impl Config {
             listen: args.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6010))),
             admin: args.admin.or(file.admin).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6011))),
             node: args.node.clone().or(file.node),
+            redis: args.redis.clone().or(file.redis).map(Secret),
             zookeeper,
             advertise: args.advertise.or(file.advertise),
             ports_file: args.ports_file.clone().or(file.ports_file),
@@ -166,10 +174,21 @@ impl Config {
         Ok(config)
     }
 
+    /// The cache for tokens, if the configuration names a Redis. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// When its address makes no sense.
+    pub(crate) fn token_cache(&self) -> Result<Option<TokenCache>, ConfigError> {
+        let lifetime = self.login.token_cache_lifetime();
+        let cache = self.redis.as_ref().map(|Secret(url)| TokenCache::new(url, lifetime));
+        Ok(cache.transpose()?)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let wrong = |key, message: &str| Err(ConfigError::Value { key, message: message.to_owned() });
         self.store.validate()?;
         self.login.validate()?;
+        self.token_cache()?;
         if self.threads == 0 || self.threads > THREADS_MAX {
             return wrong("threads", "must be from 1 to 64");
         }
@@ -249,6 +268,8 @@ mod tests {
             ("threads = 0", "threads"),
             ("node = \"a/b\"", "node"),
             ("mysql = \"mysql://x\"", "mysql"),
+            ("redis = \"127.0.0.1\"", "redis"),
+            ("[login]\ntoken_cache_ms = 1", "token_cache_ms"),
             ("zookeeper = \"\"", "zookeeper"),
             ("zookeeper = \"127.0.0.1:1\"\nlisten = \"0.0.0.0:7000\"", "advertise"),
             ("shutdown_timeout_ms = 1", "shutdown_timeout_ms"),

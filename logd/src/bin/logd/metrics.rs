@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use daemon::page::{Collector, Encoder, Page};
-use logd::LoginPool;
+use logd::{LoginPool, TokenCache};
 use rpc::{Code, MethodStats};
 use store::Store;
 
@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     pub(crate) rpc: Arc<rpc::RunningServer>,
     pub(crate) login: LoginPool,
     pub(crate) store: Store,
+    pub(crate) cache: Option<Arc<TokenCache>>,
     pub(crate) log: Arc<asynclog::Guard>,
 }
 
@@ -29,6 +30,7 @@ impl Collector for Counters {
         self.calls(&mut page)?;
         self.queues(&mut page)?;
         self.tables(&mut page)?;
+        self.tokens(&mut page)?;
         let stats = self.log.stats();
         page.counter("log_records", "Records logged.", stats.produced)?;
         page.counter("log_dropped", "Records dropped.", stats.dropped())
@@ -60,6 +62,15 @@ impl Counters {
         page.gauge("token_queue", "Other calls that wait.", count(stats.token_queue))?;
         page.counter("overloads", "Calls refused because a queue was full.", stats.overloads)?;
         page.counter("expired", "Calls whose time was over before their turn.", stats.expired)
+    }
+
+    fn tokens(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(stats) = self.cache.as_ref().map(|cache| cache.stats()) else { return Ok(()) };
+        page.gauge("redis_up", "Whether Redis answered when it was last asked.", u64::from(stats.is_up))?;
+        page.counter("token_hits", "Tokens that were found in Redis.", stats.hits)?;
+        page.counter("token_misses", "Tokens that were looked for in the tables.", stats.misses)?;
+        page.counter("redis_failures", "Commands that Redis did not carry out.", stats.failures)?;
+        page.gauge("redis_owed", "Revocations of which Redis does not know yet.", count(stats.owed))
     }
 
     fn tables(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use daemon::{http, page::Metrics};
-use logd::{LoginPool, LoginRpc, LoginService, proto};
+use logd::{LoginPool, LoginRpc, LoginService, TokenCache, proto};
 use reactor::{EventLoopThreadPool, JoinError, LoopConfig, RunningServer, ServiceSlot, TcpServer};
 use rpc::registry::{Instance, Registration, Registry as _, ZooKeeperRegistry};
 use store::{CommittedBatch, Store, StoreError};
@@ -75,7 +75,9 @@ impl LoginServer {
         let store = Store::open(&config.store, Box::new(|_: CommittedBatch| {}))?;
         let log = Arc::new(install_log(&config)?);
         mark_loops(&pool);
-        let login = start_login(&store, &config)?;
+        let cache =
+            config.token_cache().map_err(|error| ServerError::Login(error.to_string()))?.map(Arc::new);
+        let login = start_login(&store, cache.clone(), &config)?;
         let rpc = rpc::Server::new(LoginRpc::server_config())
             .add(LoginRpc::service(login.clone()))
             .and_then(|server| server.serve(&pool, config.listen))
@@ -86,6 +88,7 @@ impl LoginServer {
             rpc: Arc::clone(&rpc),
             login: login.clone(),
             store: store.clone(),
+            cache,
             log: Arc::clone(&log),
         };
         let admin = serve_admin(admin, &pool, &ready, counters)?;
@@ -169,9 +172,16 @@ fn mark_loops(pool: &EventLoopThreadPool) {
     }
 }
 
-fn start_login(store: &Store, config: &Config) -> Result<LoginPool, ServerError> {
-    let service = LoginService::new(store.clone(), &config.login)
+fn start_login(
+    store: &Store,
+    cache: Option<Arc<TokenCache>>,
+    config: &Config,
+) -> Result<LoginPool, ServerError> {
+    let mut service = LoginService::new(store.clone(), &config.login)
         .map_err(|error| ServerError::Login(error.to_string()))?;
+    if let Some(cache) = cache {
+        service = service.with_cache(cache);
+    }
     LoginPool::start(service, &config.login).map_err(|error| ServerError::Login(error.to_string()))
 }
 
