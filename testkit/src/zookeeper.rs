@@ -28,6 +28,7 @@ pub struct ZooKeeper {
     // Before `dir`, so that the process is gone when its folder is removed.
     running: Mutex<Option<Running>>,
     port: u16,
+    heap: String,
     dir: TempDir,
 }
 
@@ -57,7 +58,16 @@ impl ZooKeeper {
     /// # Errors
     /// When it cannot be run, fails, or does not serve within a minute.
     pub fn start() -> Result<ZooKeeper, TestkitError> {
-        let server = Self::prepare(free_port(), "")?;
+        Self::start_with_heap("256m")
+    }
+
+    /// The same with so much memory for Java: `2g`.
+    ///
+    /// # Errors
+    /// As [`ZooKeeper::start`].
+    pub fn start_with_heap(heap: &str) -> Result<ZooKeeper, TestkitError> {
+        let mut server = Self::prepare(free_port(), "")?;
+        heap.clone_into(&mut server.heap);
         server.launch()?;
         server.until_it_serves()?;
         Ok(server)
@@ -210,7 +220,7 @@ impl ZooKeeper {
             .prefix("testkit-zookeeper-")
             .tempdir()
             .map_err(|e| TestkitError::io("make a temporary folder", e))?;
-        let server = ZooKeeper { running: Mutex::new(None), port, dir };
+        let server = ZooKeeper { running: Mutex::new(None), port, heap: "256m".to_owned(), dir };
         std::fs::create_dir(server.data()).map_err(|e| TestkitError::io("make the data folder", e))?;
         let config = format!(
             "tickTime=500\ninitLimit=20\nsyncLimit=10\ndataDir={}\nclientPort={port}\n\
@@ -234,7 +244,8 @@ impl ZooKeeper {
             .open(self.said())
             .map_err(|e| TestkitError::io("open the server's stderr.txt", e))?;
         let child = Command::new(&program)
-            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .arg(format!("-Xmx{}", self.heap))
+            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .arg("-cp")
             .arg(format!("{JAR}:{LOGGER}"))
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")

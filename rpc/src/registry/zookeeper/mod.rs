@@ -152,16 +152,11 @@ impl ZooKeeperRegistry {
         self.counts.sessions.load(Ordering::Relaxed)
     }
 
-    /// Lists of instances that were fetched for those who watch: one when a session begins, and at most one for each burst of changes after that.
+    /// The lists and the instances that were fetched for who watches, since the start: one list and all instances when a session begins, and after that at most one list for each
+    /// burst of changes, and those instances which are new or have changed.
     #[must_use]
-    pub fn lists(&self) -> u64 {
-        self.counts.lists.load(Ordering::Relaxed)
-    }
-
-    /// Instances that were fetched for those who watch: all when a session begins, and after that those which are new or have changed.
-    #[must_use]
-    pub fn fetches(&self) -> u64 {
-        self.counts.fetches.load(Ordering::Relaxed)
+    pub fn fetched(&self) -> (u64, u64) {
+        (self.counts.lists.load(Ordering::Relaxed), self.counts.fetches.load(Ordering::Relaxed))
     }
 
     fn number(&self) -> u64 {
