@@ -46,6 +46,7 @@ mod strace;
 mod tmux;
 mod transcript;
 mod wait;
+mod wall_clock;
 mod zk_session;
 mod zookeeper;
 
@@ -65,4 +66,5 @@ pub use small_disk::SmallDisk;
 pub use strace::Strace;
 pub use tmux::Tmux;
 pub use wait::{free_port, is_root, need_program, try_wait_until, wait_until};
+pub use wall_clock::WallClock;
 pub use zookeeper::ZooKeeper;

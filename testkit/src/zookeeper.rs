@@ -1,5 +1,6 @@
 //! A private ZooKeeper on a free port, alone or one of several, with a data folder of its own.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Reaper, TestkitError, free_port, need_program, process, try_wait_until, zk_session};
+use crate::{Reaper, TestkitError, WallClock, free_port, need_program, process, try_wait_until, zk_session};
 
 /// How long a start may take on a busy machine.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -29,6 +30,7 @@ pub struct ZooKeeper {
     running: Mutex<Option<Running>>,
     port: u16,
     heap: String,
+    env: Vec<(&'static str, OsString)>,
     dir: TempDir,
 }
 
@@ -68,6 +70,18 @@ impl ZooKeeper {
     pub fn start_with_heap(heap: &str) -> Result<ZooKeeper, TestkitError> {
         let mut server = Self::prepare(free_port(), "")?;
         heap.clone_into(&mut server.heap);
+        server.launch()?;
+        server.until_it_serves()?;
+        Ok(server)
+    }
+
+    /// The same with a time of day of its own.
+    ///
+    /// # Errors
+    /// As [`ZooKeeper::start`].
+    pub fn start_with_clock(clock: &WallClock) -> Result<ZooKeeper, TestkitError> {
+        let mut server = Self::prepare(free_port(), "")?;
+        server.env = clock.env();
         server.launch()?;
         server.until_it_serves()?;
         Ok(server)
@@ -220,7 +234,8 @@ impl ZooKeeper {
             .prefix("testkit-zookeeper-")
             .tempdir()
             .map_err(|e| TestkitError::io("make a temporary folder", e))?;
-        let server = ZooKeeper { running: Mutex::new(None), port, heap: "256m".to_owned(), dir };
+        let server =
+            ZooKeeper { running: Mutex::new(None), port, heap: "256m".to_owned(), env: Vec::new(), dir };
         std::fs::create_dir(server.data()).map_err(|e| TestkitError::io("make the data folder", e))?;
         let config = format!(
             "tickTime=500\ninitLimit=20\nsyncLimit=10\ndataDir={}\nclientPort={port}\n\
@@ -250,6 +265,7 @@ impl ZooKeeper {
             .arg(format!("{JAR}:{LOGGER}"))
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.config())
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
