@@ -68,6 +68,8 @@ impl Default for SimConfig {
 pub struct SimFaults {
     /// Of the steps of the network, one is the reset of some connection.
     pub reset: u32,
+    /// Of the steps of the network, one is the silence of some connection: from then on it passes nothing on, not even its end.
+    pub silent: u32,
     /// Of the attempts to connect, one is refused.
     pub refused: u32,
     /// Of the attempts to connect, one is never answered.
@@ -83,10 +85,17 @@ pub struct SimFaults {
 impl SimFaults {
     /// Nothing goes wrong.
     pub const NONE: Self =
-        Self { reset: 0, refused: 0, unanswered: 0, interrupted: 0, spurious: 0, clock_jump: 0 };
-    /// Everything goes wrong now and then.
-    pub const ALL: Self =
-        Self { reset: 400, refused: 8, unanswered: 12, interrupted: 50, spurious: 20, clock_jump: 500 };
+        Self { reset: 0, silent: 0, refused: 0, unanswered: 0, interrupted: 0, spurious: 0, clock_jump: 0 };
+    /// Everything goes wrong now and then, but for silence, which nobody notices who asks for no sign of life.
+    pub const ALL: Self = Self {
+        reset: 400,
+        silent: 0,
+        refused: 8,
+        unanswered: 12,
+        interrupted: 50,
+        spurious: 20,
+        clock_jump: 500,
+    };
 }
 
 /// A simulated world. Clones are the same world.

@@ -41,6 +41,8 @@ struct End {
     error: Option<ErrorKind>,
     /// Reset or refused: nothing works any more.
     broken: bool,
+    /// Nothing arrives here any more.
+    silent: bool,
     write_shut: bool,
     closed: bool,
     reset_on_close: bool,
@@ -57,6 +59,11 @@ impl End {
             Coming::Fin => 0,
         });
         self.inbox.len() + coming.sum::<usize>()
+    }
+
+    /// Whether something can arrive.
+    fn awaits(&self) -> bool {
+        !self.silent && !self.coming.is_empty()
     }
 }
 
@@ -221,14 +228,14 @@ impl World {
     /// How many bytes an end can write now.
     fn room_of(&self, at: usize) -> usize {
         let peer = &self.ends[self.ends[at].peer];
-        if peer.closed { usize::MAX } else { peer.window.saturating_sub(peer.held()) }
+        if peer.closed && !peer.silent { usize::MAX } else { peer.window.saturating_sub(peer.held()) }
     }
 
     // What arrives.
 
     /// In how many places something can arrive.
     pub(crate) fn arrivals(&self) -> usize {
-        let streams = self.ends.iter().filter(|end| !end.coming.is_empty()).count();
+        let streams = self.ends.iter().filter(|end| end.awaits()).count();
         streams + self.attempts.len() + self.resets.len()
     }
 
@@ -242,13 +249,20 @@ impl World {
             self.break_end(peer, ErrorKind::ConnectionReset);
             return;
         }
+        if self.strikes(self.config.faults.silent)
+            && let Some(at) = self.some_end(|end| end.established && !end.closed && !end.broken)
+        {
+            for at in [at, self.ends[at].peer] {
+                self.ends[at].silent = true;
+            }
+            return;
+        }
         if self.strikes(self.config.faults.spurious)
             && let Some(at) = self.some_end(|end| end.watcher.is_some() && end.established)
         {
             self.ends[at].edge = true;
         }
-        let streams: Vec<usize> =
-            (0..self.ends.len()).filter(|at| !self.ends[*at].coming.is_empty()).collect();
+        let streams: Vec<usize> = (0..self.ends.len()).filter(|at| self.ends[*at].awaits()).collect();
         let choice = self.choose(streams.len() + self.attempts.len() + self.resets.len());
         if let Some(at) = streams.get(choice) {
             self.arrive_at(*at);
@@ -364,6 +378,7 @@ impl World {
                 eof: false,
                 error: None,
                 broken: false,
+                silent: false,
                 write_shut: false,
                 closed: false,
                 reset_on_close: false,
@@ -514,7 +529,9 @@ impl World {
             return;
         }
         if reset {
-            self.resets.push(peer);
+            if !self.ends[peer].silent {
+                self.resets.push(peer);
+            }
         } else if !shut {
             self.ends[peer].coming.push_back(Coming::Fin);
         }
