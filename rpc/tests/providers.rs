@@ -24,7 +24,6 @@ mod zk;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use backend::{Backend, quick, ready};
 use load::Load;
@@ -90,9 +89,7 @@ impl Drop for Provider {
 fn consumer(zookeeper: &ZooKeeper) -> (Channel, Seen, impl Sized) {
     let registry = registry(zookeeper.addr());
     let pool = EventLoopThreadPool::start(1, LoopConfig::default()).unwrap();
-    let mut config = quick();
-    config.heartbeat = Duration::from_secs(2);
-    let channel = Channel::of_service(pool.handles(), &registry, SERVICE, config).unwrap();
+    let channel = Channel::of_service(pool.handles(), &registry, SERVICE, quick()).unwrap();
     let (seen, watching) = Seen::watch(&registry);
     (channel, seen, (watching, pool, registry))
 }

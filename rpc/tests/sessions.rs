@@ -66,6 +66,37 @@ fn sessions_that_are_ended_by_force_come_back_with_all_their_entries() {
 }
 
 #[test]
+fn an_entry_whose_session_outlives_a_restart_is_taken_over_by_the_next_session() {
+    if !ZooKeeper::available() {
+        return;
+    }
+    let zookeeper = ZooKeeper::start().unwrap();
+    let mut patient = config(&[zookeeper.addr()]);
+    // The server keeps it over its restart, whatever else is slow here.
+    patient.session_timeout = LONG;
+    let both = ZooKeeperRegistry::start(patient).unwrap();
+    let entry = both.register(SERVICE, instance("one", 1));
+    assert_eq!(entry.wait_entered(LONG), Ok(()));
+    let (seen, _watching) = Seen::watch(&both);
+    seen.until(&["one"]);
+    let before = zookeeper.sessions();
+    assert_eq!(before.len(), 1);
+    zookeeper.kill9();
+    wait_until("it is noticed", LONG, || entry.standing() == Standing::Pending);
+    zookeeper.restart().unwrap();
+    assert_eq!(entry.wait_entered(LONG), Ok(()));
+    seen.until(&["one"]);
+    let known = zookeeper.ask("dump");
+    let (alive, owners) = known.split_once("Sessions with Ephemerals").unwrap();
+    let before = format!("0x{:x}", before[0]);
+    assert!(alive.contains(&before), "the old session is alive: {known}");
+    assert_eq!(owners.matches(SERVICE).count(), 1, "{known}");
+    let (owner, _) = owners.split_once(SERVICE).unwrap();
+    let owner = owner.lines().rev().find(|line| line.starts_with("0x")).unwrap();
+    assert_ne!(owner.trim_end_matches(':'), before, "and not the owner: {known}");
+}
+
+#[test]
 fn calls_go_on_while_zookeeper_is_stopped_and_when_all_sessions_end() {
     if !ZooKeeper::available() {
         return;

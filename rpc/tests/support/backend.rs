@@ -23,7 +23,7 @@ use crate::support::LONG;
 pub fn quick() -> ChannelConfig {
     let mut config = ChannelConfig::default();
     // Not quicker than threads may be held up by others.
-    config.heartbeat = Duration::from_millis(400);
+    config.heartbeat = Duration::from_secs(2);
     config.backoff.base = Duration::from_millis(2);
     config.backoff.cap = Duration::from_millis(20);
     config.ejection.time = Duration::from_millis(50);
