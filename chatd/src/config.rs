@@ -70,6 +70,9 @@ pub(crate) struct Args {
     /// Messages of one transaction at most, 1 to 512; 1 shows what batching is worth [default: 512]
     #[arg(long, value_name = "N", env = "CHATD_BATCH_MAX")]
     batch_max: Option<usize>,
+    /// Deletes messages that are older than so many days; 0 keeps them [default: 0]
+    #[arg(long, value_name = "DAYS", env = "CHATD_RETENTION_DAYS")]
+    retention_days: Option<u32>,
     /// Checks the configuration and exits, 0 or 2
     #[arg(long)]
     pub(crate) check: bool,
@@ -241,6 +244,9 @@ impl Config {
         if let Some(batch_max) = args.batch_max {
             store.batch_max = batch_max;
         }
+        if let Some(days) = args.retention_days {
+            store.retention_days = days;
+        }
         let logd = addresses(if args.logd.is_empty() { &file.logd } else { &args.logd })?;
         let zookeeper = args.zookeeper.clone().or(file.zookeeper).as_deref().map(ZooKeeperConfig::new);
         let zookeeper = zookeeper
@@ -383,6 +389,7 @@ mod tests {
             ("nodee = \"x\"", "nodee"),
             ("\n\nlisten = 5", "line 3"),
             ("[store]\nbatch_max = 0", "batch_max"),
+            ("[store]\nretention_days = 40000", "retention_days"),
             ("[login]\nhash_passes = 0", "hash_passes"),
             ("[limits]\nidle_timeout_ms = 1", "limits.idle_timeout_ms"),
             ("[rates]\nsends = { burst = 0, per_minute = 1 }", "rates.sends"),

@@ -75,6 +75,7 @@ impl Counters {
     fn store(&self, page: &mut Page<'_>) -> fmt::Result {
         let stats = self.node.store.stats();
         page.counter("store_messages", "Messages committed.", stats.messages)?;
+        page.counter("store_expired_messages", "Messages deleted for their age.", stats.expired)?;
         page.counter("store_batches", "Transactions of the writers.", stats.batches)?;
         page.counter("store_failed_batches", "Those whose commit failed.", stats.failed_batches)?;
         page.counter("store_duplicates", "Sends answered with an earlier result.", stats.duplicates)?;

@@ -28,6 +28,8 @@ pub struct DbConfig {
     pub read_queue_max: usize,
     /// Reading threads, each with its connection, 1 to 64. Default 2.
     pub readers: usize,
+    /// Days after which messages are deleted, up to 36,500. Default 0: they are kept.
+    pub retention_days: u32,
     /// A MySQL or MariaDB server to keep the tables in, in place of a file in the data folder.
     pub mysql: Option<MySqlSection>,
 }
@@ -42,6 +44,7 @@ impl Default for DbConfig {
             write_queue_bytes_max: 64 << 20,
             read_queue_max: 4_096,
             readers: 2,
+            retention_days: 0,
             mysql: None,
         }
     }
@@ -73,6 +76,7 @@ impl DbConfig {
         within("write_queue_bytes_max", self.write_queue_bytes_max, 65_536, usize::MAX)?;
         within("read_queue_max", self.read_queue_max, 1, QUEUE_MAX)?;
         within("readers", self.readers, 1, 64)?;
+        within("retention_days", usize::try_from(self.retention_days).unwrap_or(usize::MAX), 0, 36_500)?;
         self.mysql.as_ref().map_or(Ok(()), |mysql| mysql.validate(self.readers))
     }
 
@@ -92,6 +96,11 @@ impl DbConfig {
                 Err(_) => "a database".to_owned(),
             },
         }
+    }
+
+    /// Milliseconds for which messages are kept, where they are not for ever.
+    pub(crate) fn retention_ms(&self) -> Option<i64> {
+        (self.retention_days > 0).then(|| i64::from(self.retention_days) * 86_400_000)
     }
 
     /// The file of the tables.
@@ -124,7 +133,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_key() {
         type Spoil = fn(&mut DbConfig);
-        let cases: [(&str, Spoil); 8] = [
+        let cases: [(&str, Spoil); 9] = [
             ("data_dir", |c| c.data_dir = PathBuf::new()),
             ("batch_max", |c| c.batch_max = 0),
             ("batch_max", |c| c.batch_max = 513),
@@ -133,6 +142,7 @@ mod tests {
             ("write_queue_bytes_max", |c| c.write_queue_bytes_max = 1),
             ("read_queue_max", |c| c.read_queue_max = QUEUE_MAX + 1),
             ("readers", |c| c.readers = 65),
+            ("retention_days", |c| c.retention_days = 36_501),
         ];
         for (key, spoil) in cases {
             let mut config = DbConfig::default();

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Mutex, RwLock};
@@ -51,6 +52,8 @@ pub struct StoreStats {
     pub failed_batches: u64,
     /// Messages committed.
     pub messages: u64,
+    /// Messages deleted for their age.
+    pub expired: u64,
     /// Sends answered with an earlier result.
     pub duplicates: u64,
     /// Sends refused or failed.
@@ -74,6 +77,7 @@ pub(crate) struct Stats {
     pub(crate) batches: AtomicU64,
     pub(crate) failed_batches: AtomicU64,
     pub(crate) messages: AtomicU64,
+    pub(crate) expired: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) overloads: AtomicU64,
@@ -134,8 +138,8 @@ impl Store {
         };
         let inner = Arc::new(inner);
         let (stop, stopped) = bounded(0);
-        let weak = Arc::downgrade(&inner);
-        let tidier = start::spawn("store-tidy", move || tidy::run(&weak, &stopped))?;
+        let (weak, kept_ms) = (Arc::downgrade(&inner), config.retention_ms());
+        let tidier = start::spawn("store-tidy", move || tidy::run(&weak, &stopped, kept_ms))?;
         *inner.tidier.lock() = Some((stop, tidier));
         Ok(Self { inner })
     }
@@ -289,7 +293,7 @@ impl Store {
     /// What has been done and what waits.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        let Stats { batches, failed_batches, messages, duplicates, refused, overloads, checkpoints } =
+        let Stats { batches, failed_batches, messages, expired, duplicates, refused, overloads, checkpoints } =
             &*self.inner.stats;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (write_queue, read_queue) =
@@ -298,6 +302,7 @@ impl Store {
             batches: get(batches),
             failed_batches: get(failed_batches),
             messages: get(messages),
+            expired: get(expired),
             duplicates: get(duplicates),
             refused: get(refused),
             overloads: get(overloads),
@@ -307,6 +312,16 @@ impl Store {
             cursor_queue: self.inner.cursors.iter().map(|queue| queue.len()).sum(),
             read_queue,
         }
+    }
+
+    /// Deletes the messages from before `before_ms` now, a little at a time, as the tidying thread does by itself for those older than
+    /// [`retention_days`](DbConfig::retention_days). Returns how many went. For worker threads.
+    ///
+    /// # Errors
+    /// As [`write_in_wait`](Self::write_in_wait). What was deleted before it stays deleted.
+    pub fn forget_before(&self, before_ms: i64) -> Result<usize, StoreError> {
+        let (_stop, stopped) = bounded(0);
+        tidy::forget(&Arc::downgrade(&self.inner), &stopped, before_ms, Duration::ZERO)
     }
 
     /// The pool of connections; `None` where there is no server.
@@ -321,6 +336,13 @@ impl Store {
     /// From one of the store's own threads it only starts all this and returns.
     pub fn close(&self) {
         self.inner.close();
+    }
+}
+
+impl Inner {
+    /// So many messages were deleted for their age.
+    pub(crate) fn count_expired(&self, count: usize) {
+        self.stats.expired.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 

@@ -21,6 +21,8 @@ mod groups;
 mod model;
 #[path = "suite/pipeline.rs"]
 mod pipeline;
+#[path = "suite/retention.rs"]
+mod retention;
 
 /// Where the tables of a test are: in a database of its own on a server that all tests share.
 mod engine {

@@ -23,6 +23,8 @@ mod model;
 mod one_writer;
 #[path = "suite/pipeline.rs"]
 mod pipeline;
+#[path = "suite/retention.rs"]
+mod retention;
 
 /// Where the tables of a test are.
 mod engine {

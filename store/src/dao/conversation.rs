@@ -28,13 +28,15 @@ pub(super) const INSERT: &str =
 pub(super) const INSERT_MEMBER: &str = "INSERT INTO member (user, conv) VALUES (?, ?)";
 pub(super) const LIST: &str =
     "SELECT c.id, c.kind, p.id, COALESCE(p.name, g.name), c.last_seq, m.delivered_seq, m.read_seq, m.own_seq,
-        (SELECT MAX(s.to_seq) FROM span s WHERE s.conv = m.conv AND s.user = m.user)
+        (SELECT MAX(s.to_seq) FROM span s WHERE s.conv = m.conv AND s.user = m.user),
+        (SELECT o.seq FROM message o WHERE o.conv = m.conv ORDER BY o.seq LIMIT 1)
     FROM member m
     JOIN conversation c ON c.id = m.conv
     LEFT JOIN user p ON p.id = CASE WHEN c.user_lo = m.user THEN c.user_hi ELSE c.user_lo END
     LEFT JOIN chat_group g ON g.conv = m.conv
     WHERE m.user = ? AND m.conv > ? AND c.last_seq > 0
     ORDER BY m.conv LIMIT ?";
+pub(super) const IDS: &str = "SELECT id FROM conversation WHERE id > ? ORDER BY id LIMIT ?";
 pub(super) const POSITIONS: &str = "SELECT m.conv, c.user_lo, c.user_hi, m.delivered_seq, c.last_seq,
         (SELECT COUNT(*) FROM blocked b WHERE b.user = c.user_lo AND b.other = c.user_hi)
             + (SELECT COUNT(*) FROM blocked b WHERE b.user = c.user_hi AND b.other = c.user_lo)
@@ -126,6 +128,12 @@ impl<'a> ConversationDao<'a> {
         self.db.query(LIST, &[user.into(), after.into(), i64::from(limit).into()], listed)
     }
 
+    /// The next ids of conversations, in order.
+    pub(crate) fn ids(&mut self, after: Option<ConvId>, limit: u32) -> Result<Vec<ConvId>, StoreError> {
+        let after = after.map_or(0, ConvId::as_i64);
+        self.db.query(IDS, &[after.into(), i64::from(limit).into()], |row| row.get(0))
+    }
+
     /// Where the user stands in all its conversations, those without an entry included, in order of their ids.
     ///
     /// # Errors
@@ -173,7 +181,9 @@ fn conversation(row: &Row<'_>) -> Result<Conversation, StoreError> {
 fn listed(row: &Row<'_>) -> Result<Listed, StoreError> {
     let (read, own): (Seq, Seq) = (row.get(6)?, row.get(7)?);
     let upto = row.get::<Option<Seq>>(8)?.unwrap_or(Seq::MAX);
-    let last_seq = row.get::<Seq>(4)?.min(upto);
+    let end = row.get::<Seq>(4)?;
+    let gone = row.get::<Option<Seq>>(9)?.map_or(end, Seq::prev);
+    let last_seq = end.min(upto);
     Ok(Listed {
         conv: row.get(0)?,
         kind: kind(row, 1)?,
@@ -182,7 +192,7 @@ fn listed(row: &Row<'_>) -> Result<Listed, StoreError> {
         last_seq,
         delivered: row.get(5)?,
         read,
-        // After one's own last entry all are by others, and one's joining is an entry of one's own: no older span lies behind it.
-        unread: last_seq.get().saturating_sub(read.max(own).get()),
+        // After one's own last entry all are by others, and one's joining is an entry of one's own: no older span lies behind it. What has gone by age cannot be read.
+        unread: last_seq.get().saturating_sub(read.max(own).max(gone).get()),
     })
 }

@@ -32,6 +32,8 @@ pub(super) const BEFORE: &str = "SELECT seq, sender, session, time_ms, event, te
     WHERE conv = ? AND seq >= ? AND seq <= ? ORDER BY seq DESC LIMIT ?";
 pub(super) const INSERT: &str =
     "INSERT INTO message (conv, seq, event, sender, session, time_ms, text) VALUES (?, ?, ?, ?, ?, ?, ?)";
+pub(super) const OLDEST: &str = "SELECT seq, time_ms FROM message WHERE conv = ? ORDER BY seq LIMIT ?";
+pub(super) const FORGET: &str = "DELETE FROM message WHERE conv = ? AND seq <= ?";
 pub(super) const TEXT: &str = "SELECT text FROM message WHERE conv = ? AND seq = ?";
 
 impl<'a> MessageDao<'a> {
@@ -136,6 +138,50 @@ impl<'a> MessageDao<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The place of the oldest entry that is kept: the one after the last where none is. Older ones have gone by age.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn oldest(&mut self, conv: ConvId) -> Result<Seq, StoreError> {
+        let first = self.db.query_row(OLDEST, &[conv.into(), 1_i64.into()], |row| row.get::<Seq>(0))?;
+        match first {
+            Some(seq) => Ok(seq),
+            None => {
+                let found = ConversationDao::new(self.db).get(conv)?;
+                Ok(found.map_or(Seq::ZERO, |found| found.last_seq).next())
+            }
+        }
+    }
+
+    /// Whether the conversation's oldest entry is from before `before_ms`.
+    pub(crate) fn begins_before(&mut self, conv: ConvId, before_ms: i64) -> Result<bool, StoreError> {
+        let first = self.db.query_row(OLDEST, &[conv.into(), 1_i64.into()], |row| row.get::<i64>(1))?;
+        Ok(first.is_some_and(|time_ms| time_ms < before_ms))
+    }
+
+    /// Removes entries from the beginning of a conversation while they are from before `before_ms`, `limit` at most. One that is younger keeps all behind it, so that what
+    /// is kept has no gap. Returns how many went, and whether there may be more. Belongs in a job of the conversation.
+    pub(crate) fn forget(
+        &mut self,
+        conv: ConvId,
+        before_ms: i64,
+        limit: u32,
+    ) -> Result<(usize, bool), StoreError> {
+        let mut last = None;
+        let mut old = 0;
+        self.db.query_each(OLDEST, &[conv.into(), i64::from(limit).into()], |row| {
+            let is_old = row.get::<i64>(1)? < before_ms;
+            if is_old {
+                last = Some(row.get::<Seq>(0)?);
+                old += 1;
+            }
+            Ok(is_old)
+        })?;
+        let Some(last) = last else { return Ok((0, false)) };
+        let removed = self.db.execute(FORGET, &[conv.into(), last.into()])?;
+        Ok((removed, old == limit))
     }
 
     /// The text of one entry.

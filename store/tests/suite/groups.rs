@@ -10,7 +10,7 @@ use store::{
 use crate::common::*;
 
 impl Harness {
-    fn group(&self, owner: UserId, open: bool) -> ConvId {
+    pub fn group(&self, owner: UserId, open: bool) -> ConvId {
         self.store.write_wait(move |db| GroupDao::new(db).create(owner, "tea", open, 7)).unwrap().unwrap()
     }
 
@@ -22,11 +22,11 @@ impl Harness {
         self.store.write_in_wait(conv, change).unwrap()
     }
 
-    fn join(&self, conv: ConvId, user: UserId) -> Result<Seq, Denied> {
+    pub fn join(&self, conv: ConvId, user: UserId) -> Result<Seq, Denied> {
         self.change(conv, move |db| GroupDao::new(db).join(conv, user, 8))
     }
 
-    fn leave(&self, conv: ConvId, user: UserId) -> Result<(), Denied> {
+    pub fn leave(&self, conv: ConvId, user: UserId) -> Result<(), Denied> {
         self.change(conv, move |db| GroupDao::new(db).leave(conv, user, 9))
     }
 
