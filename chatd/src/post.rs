@@ -97,6 +97,8 @@ pub(crate) struct LatePage {
     pub(crate) upto: Seq,
     /// There is more up to there.
     pub(crate) more: bool,
+    /// Up to here nothing is kept any more, where that is beyond what was asked for: the stream jumps.
+    pub(crate) gone: Option<Seq>,
     /// The user has left, and nothing lies beyond.
     pub(crate) is_over: bool,
 }

@@ -389,12 +389,16 @@ impl ChatService {
         self.jobs = self.jobs.saturating_sub(1);
         let is_group = self.convs.get(&conv).is_some_and(LocalConv::is_group);
         let Some(found) = cx.conn_mut(conn).and_then(|client| client.session_is(session)) else { return };
-        // In a direct conversation there always is what was asked for.
-        let Some(page) = page.filter(|page| is_group || !page.entries.is_empty()) else {
+        // In a direct conversation there always is what was asked for, unless it has gone by age.
+        let is_whole = |page: &LatePage| is_group || page.gone.is_some() || !page.entries.is_empty();
+        let Some(page) = page.filter(is_whole) else {
             return Self::read_later(cx, conn, conv);
         };
         found.reading = None;
         let user = found.user;
+        if let Some(gone) = page.gone {
+            found.pass(conv, gone);
+        }
         let all = page.entries.iter().all(|entry| self.push_late(cx, conn, conv, entry));
         if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut()) {
             if all && !page.more {
@@ -480,9 +484,17 @@ struct Wanted {
 impl Wanted {
     fn read(self, db: &mut store::Connection, limit: PageLimit) -> Result<LatePage, StoreError> {
         let Self { conv, pos, upto, group_of } = self;
-        let mut is_over = false;
+        let (mut is_over, mut gone) = (false, None);
         let page = match group_of {
-            None => MessageDao::new(db).after(conv, pos, upto, limit)?,
+            None => {
+                let mut dao = MessageDao::new(db);
+                let page = dao.after(conv, pos, upto, limit)?;
+                if page.entries.first().is_none_or(|entry| entry.seq != pos.next()) {
+                    let oldest = dao.oldest(conv)?;
+                    gone = (oldest > pos.next()).then(|| oldest.prev().min(upto));
+                }
+                page
+            }
             Some(user) => {
                 let mut spans = GroupDao::new(db).spans(conv, user)?;
                 is_over = spans.last().is_none_or(|span| !span.is_open() && span.to <= upto);
@@ -493,7 +505,7 @@ impl Wanted {
             }
         };
         let entries = page.entries.iter().map(encode).collect();
-        Ok(LatePage { entries, upto, more: page.more, is_over })
+        Ok(LatePage { entries, upto, more: page.more, gone, is_over })
     }
 }
 
