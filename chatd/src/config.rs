@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 use logd::LoginConfig;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 use rpc::registry::ZooKeeperConfig;
 use schema::limits::{IDLE_TIMEOUT, LOGIN_TIMEOUT};
 use serde::Deserialize;
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     /// Keeps the tables in MySQL or MariaDB: mysql://user:password@host:port/database. More in [store.mysql] of the file
     #[arg(long, value_name = "URL", env = "CHATD_MYSQL", hide_env_values = true)]
     mysql: Option<String>,
-    /// Joins a cluster through Redis (not in this version)
+    /// Joins the cluster of this Redis: redis://[[user]:password@]host:port. All its nodes share one --mysql
     #[arg(long, value_name = "URL", env = "CHATD_REDIS", hide_env_values = true)]
     redis: Option<String>,
     /// Calls the login service at this address instead of running it inside; once for each `logd`. Needs --mysql
@@ -181,6 +182,8 @@ pub(crate) struct Config {
     /// Set on the command line or by a variable: a reload does not change it.
     pub(crate) log_is_fixed: bool,
     pub(crate) store: DbConfig,
+    /// The Redis of the cluster; `None`: this node is alone.
+    pub(crate) redis: Option<ConnectionInfo>,
     pub(crate) login: LoginConfig,
     /// Login services at fixed addresses.
     pub(crate) logd: Vec<SocketAddr>,
@@ -204,10 +207,6 @@ pub(crate) enum ConfigError {
     File { path: PathBuf, error: Box<toml::de::Error> },
     #[error("configuration key `{key}`: {message}")]
     Value { key: &'static str, message: String },
-    #[error(
-        "{flag} is not in this version: it runs alone, with the login service inside; start it without {flag}"
-    )]
-    NotYet { flag: &'static str },
     #[error(transparent)]
     Store(#[from] store::StoreError),
     #[error(transparent)]
@@ -229,10 +228,6 @@ impl Config {
             Some(path) => read(path)?,
             None => FileConfig::default(),
         };
-        let planned = [("--redis", args.redis.is_some() || file.redis.is_some())];
-        if let Some((flag, _)) = planned.into_iter().find(|(_, asked)| *asked) {
-            return Err(ConfigError::NotYet { flag });
-        }
         let limited = args.rate_limits.or(file.rate_limits).unwrap_or(Switch::On) == Switch::On;
         let mut store = file.store.unwrap_or_default();
         if let Some(data_dir) = args.data_dir.clone().or(file.data_dir) {
@@ -252,6 +247,7 @@ impl Config {
         let zookeeper = zookeeper
             .transpose()
             .map_err(|error| ConfigError::Value { key: "zookeeper", message: error.to_string() })?;
+        let redis = args.redis.clone().or(file.redis).map(|url| redis_server(&url)).transpose()?;
         let log_file = args.log_file.clone().or(file.log_file);
         let config = Self {
             file: args.config.clone(),
@@ -264,6 +260,7 @@ impl Config {
             log_is_fixed: args.log.is_some(),
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
             store,
+            redis,
             login: file.login,
             logd,
             zookeeper,
@@ -286,6 +283,9 @@ impl Config {
                 key,
                 "needs `mysql`: a login service in another process shares its tables with this one",
             );
+        }
+        if self.redis.is_some() && self.store.mysql.is_none() {
+            return wrong("redis", "needs `mysql`: the nodes of a cluster share their tables");
         }
         if self.threads == 0 || self.threads > THREADS_MAX {
             return wrong("threads", "must be from 1 to 256");
@@ -323,6 +323,17 @@ impl Config {
             }
             _ => Ok(None),
         }
+    }
+}
+
+/// The server that a URL names. The text of an error does not repeat the URL, which may hold a password.
+fn redis_server(url: &str) -> Result<ConnectionInfo, ConfigError> {
+    let wrong = |message: &str| ConfigError::Value { key: "redis", message: message.to_owned() };
+    let server =
+        url.into_connection_info().map_err(|_| wrong("must be redis://[[user]:password@]host:port"))?;
+    match server.addr() {
+        ConnectionAddr::Tcp(..) => Ok(server),
+        _ => Err(wrong("only redis:// is supported: TCP without TLS")),
     }
 }
 
@@ -398,10 +409,12 @@ mod tests {
             ("threads = 0", "threads"),
             ("node = \"\"", "node"),
             ("mysql = \"mysql://x\"", "mysql"),
-            ("redis = \"redis://x\"", "--redis"),
             ("logd = [\"127.0.0.1:7\"]", "needs `mysql`"),
             ("zookeeper = \"127.0.0.1:7\"", "needs `mysql`"),
             ("logd = [\"127.0.0.1\"]", "`logd`: 127.0.0.1: "),
+            ("redis = \"redis://x\"", "needs `mysql`"),
+            ("redis = \"http://x\"", "redis"),
+            ("redis = \"rediss://x\"", "redis"),
             ("[store.mysql]\nurl = \"mysql://a:secret@h:1/d\"\nworkers = 0", "mysql.workers"),
             ("[store.mysql.pool]\nconnections_max = 0", "connections_max"),
         ] {

@@ -179,7 +179,7 @@ fn users(node: &Node, after: Option<UserId>, limit: u32) -> Result<Answer, Strin
         name: found.user.name.to_string(),
         created_ms: found.user.created_ms,
         disabled: is_disabled(&found.password_hash),
-        online: node.directory.is_online(found.user.id),
+        online: node.is_online(found.user.id),
     };
     Ok(Answer::Users(found.into_iter().map(row).collect()))
 }
@@ -230,6 +230,10 @@ fn done(node: &Node, user: &User, tokens: &[TokenId]) -> Answer {
     let lives = node.directory.others(user.id, None);
     for live in &lives {
         node.end(*live, ByeCode::LoggedOut);
+    }
+    if let Some(cluster) = &node.cluster {
+        cluster.tell_revoked(user.id, tokens);
+        cluster.tell_end_all(user.id, None);
     }
     Answer::Done { user: user.id, name: user.name.to_string(), sessions: lives.len() }
 }

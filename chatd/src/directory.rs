@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use reactor::ConnId;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use schema::limits::SESSIONS_PER_USER_MAX;
 use schema::login::TokenId;
 use schema::{SessionId, UserId};
@@ -32,8 +32,8 @@ pub(crate) struct Directory {
 #[derive(Debug, Default)]
 struct State {
     users: FxHashMap<UserId, SmallVec<[Live; 1]>>,
-    /// Users whose friends were told that they are online.
-    announced: FxHashSet<UserId>,
+    /// Users whose friends were told that they are online; of those without a session, since when.
+    announced: FxHashMap<UserId, Instant>,
     revoked: FxHashMap<TokenId, Instant>,
 }
 
@@ -82,13 +82,16 @@ impl Directory {
     }
 
     /// Takes a session out, whether it is listed or not: the clean-up of an old one never hits a newer one. Says whether it was the user's last.
-    pub(crate) fn leave(&self, user: UserId, session: SessionId) -> bool {
+    pub(crate) fn leave(&self, user: UserId, session: SessionId, now: Instant) -> bool {
         let mut state = self.state.lock();
         let Some(sessions) = state.users.get_mut(&user) else { return false };
         sessions.retain(|live| live.session != session);
         let last = sessions.is_empty();
         if last {
             state.users.remove(&user);
+            if let Some(since) = state.announced.get_mut(&user) {
+                *since = now;
+            }
         }
         last
     }
@@ -96,13 +99,15 @@ impl Directory {
     /// Whether the user's friends are to be told now that it is online: once, until it has gone.
     pub(crate) fn announce(&self, user: UserId) -> bool {
         let mut state = self.state.lock();
-        state.users.contains_key(&user) && state.announced.insert(user)
+        // Of whoever has a session the time means nothing.
+        state.users.contains_key(&user) && state.announced.insert(user, Instant::now()).is_none()
     }
 
-    /// Whether the user's friends are to be told now that it has gone: when it has no session, and they believe it has.
-    pub(crate) fn withdraw(&self, user: UserId) -> bool {
+    /// Whether the user's friends are to be told now that it has gone: when it has had no session for this time, and they believe it has.
+    pub(crate) fn withdraw(&self, user: UserId, now: Instant, after: Duration) -> bool {
         let mut state = self.state.lock();
-        !state.users.contains_key(&user) && state.announced.remove(&user)
+        let is_due = state.announced.get(&user).is_some_and(|left| *left + after <= now);
+        is_due && !state.users.contains_key(&user) && state.announced.remove(&user).is_some()
     }
 
     /// All live sessions with their users, in the order of their ids.
@@ -163,10 +168,25 @@ mod tests {
         let user = UserId::new(1).unwrap();
         directory.enter(user, live(1));
         directory.enter(user, live(2));
-        directory.leave(user, live(1).session);
-        directory.leave(user, live(1).session);
+        directory.leave(user, live(1).session, Instant::now());
+        directory.leave(user, live(1).session, Instant::now());
         assert!(directory.is_online(user));
-        directory.leave(user, live(2).session);
+        directory.leave(user, live(2).session, Instant::now());
         assert!(!directory.is_online(user));
+    }
+
+    #[test]
+    fn a_user_has_gone_when_it_has_had_no_session_for_the_time() {
+        let directory = Directory::default();
+        let (user, start, time) = (UserId::new(1).unwrap(), Instant::now(), Duration::from_secs(5));
+        directory.enter(user, live(1));
+        assert!(directory.announce(user) && !directory.announce(user));
+        directory.leave(user, live(1).session, start);
+        directory.enter(user, live(2));
+        assert!(!directory.announce(user), "it has not gone");
+        directory.leave(user, live(2).session, start + time / 2);
+        assert!(!directory.withdraw(user, start + time, time));
+        assert!(directory.withdraw(user, start + time * 2, time));
+        assert!(!directory.withdraw(user, start + time * 2, time), "once");
     }
 }

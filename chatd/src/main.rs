@@ -1,6 +1,7 @@
 //! `chatd`, the chat server: parses, starts, waits for signals, stops; maps errors to exit codes.
 
 mod admin;
+mod cluster;
 mod commands;
 mod config;
 mod connz;
@@ -8,6 +9,7 @@ mod control;
 mod directory;
 mod login;
 mod metrics;
+mod passing;
 mod post;
 mod rates;
 mod server;

@@ -29,6 +29,7 @@ impl Collector for Counters {
         self.store(&mut page)?;
         self.pool(&mut page)?;
         self.login(&mut page)?;
+        self.cluster(&mut page)?;
         self.log(&mut page)?;
         page.gauge("users_online", "Users with a session on this node.", count(self.node.directory.online()))
     }
@@ -132,6 +133,21 @@ impl Counters {
         page.counter("login_calls_failed", "Those of them that were refused or failed.", stats.failed)?;
         page.counter("login_retries", "Further tries.", stats.retries)?;
         page.counter("login_ejections", "Login services left alone for their failures.", stats.ejections)
+    }
+
+    fn cluster(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(stats) = self.node.cluster.as_ref().map(|cluster| cluster.stats()) else { return Ok(()) };
+        let up = [("receiving", stats.tool.receiving), ("sending", stats.tool.sending)]
+            .map(|(name, up)| (name.to_owned(), u64::from(up)));
+        page.gauges("redis_up", "1 while Redis is reached.", "way", up.into_iter())?;
+        page.counter("redis_connects", "Connections made to Redis.", stats.tool.connects)?;
+        page.gauge("redis_channels", "Channels that are heard.", count(stats.tool.channels))?;
+        page.counter("redis_received", "Messages heard.", stats.tool.received)?;
+        page.counter("redis_published", "Messages published.", stats.published)?;
+        page.counter("redis_lost", "Jobs let go while Redis was away or slow.", stats.tool.lost)?;
+        page.gauge("redis_queue", "Jobs waiting for Redis.", count(stats.waiting))?;
+        page.gauge("cluster_nodes", "Other nodes that are alive.", count(stats.others))?;
+        page.gauge("cluster_users_online", "Users with a session on any node.", count(stats.users))
     }
 
     fn log(&self, page: &mut Page<'_>) -> fmt::Result {

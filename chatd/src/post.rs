@@ -11,6 +11,7 @@ use schema::{ConvId, Seq, SessionId, UserId};
 use store::{CursorOutcome, SendOutcome};
 
 use crate::connz::Asker;
+use crate::passing::Passing;
 
 /// A message to the service.
 #[derive(Debug)]
@@ -30,7 +31,19 @@ pub(crate) enum Post {
     /// Who is in a group, and since which entry. `None`: it could not be read.
     Members { conv: ConvId, members: Option<Vec<(UserId, Seq)>> },
     /// The last entry of a conversation whose sends may have been committed without our knowing. Ordered with the commits.
-    LastSeq { conv: ConvId, answer: LastSeq },
+    LastSeq { conv: ConvId, answer: LastSeq, tell: bool },
+    /// Other nodes have told something.
+    FromAfar(Arc<[FromAfar]>),
+    /// What other nodes publish for this session's user is heard from now on, or there is nothing to wait for.
+    Heard { conn: ConnId, session: SessionId },
+    /// Other nodes may have told something that was not heard: every conversation is compared with the store.
+    Compare,
+    /// The same for these groups, which are heard from now on.
+    CompareGroups(Arc<[ConvId]>),
+    /// Where users of this loop stand. `None`: it could not be read.
+    Standing { users: Option<Vec<(UserId, Vec<store::Position>)>> },
+    /// The last entries of groups.
+    Heads { heads: Vec<(ConvId, Seq)> },
     /// A user is typing.
     Typing { conv: ConvId, user: UserId },
     /// A line for all running sessions of these users.
@@ -47,6 +60,32 @@ pub(crate) enum Post {
     Drain,
     /// This loop was so far behind that commits could not be handed to it: its sessions must start anew from the store.
     Lost,
+}
+
+/// What another node has told.
+#[derive(Clone, Debug)]
+pub(crate) enum FromAfar {
+    /// An entry was committed there.
+    Entry(Passing, Bytes),
+    /// A conversation reaches up to here.
+    Head {
+        conv: ConvId,
+        last: Seq,
+        pair: Option<[UserId; 2]>,
+    },
+    Cursor(CursorOutcome),
+    Typing {
+        conv: ConvId,
+        user: UserId,
+    },
+    Line {
+        to: UserId,
+        line: Bytes,
+    },
+    Blocked {
+        conv: ConvId,
+        now: bool,
+    },
 }
 
 /// Where a conversation ends.

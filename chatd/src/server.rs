@@ -18,6 +18,7 @@ use schema::limits::{BYE_TIMEOUT, PUSH_OUTPUT_BYTES_MAX};
 use store::{Store, StoreError};
 
 use crate::admin::AdminService;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::connz::Told;
 use crate::control::{self, ControlService, Reply};
@@ -88,7 +89,8 @@ impl ChatServer {
             .map_err(ServerError::Threads)?;
         let slots = pool.service_slots::<Post>(JOBS_MAX + OTHER_POSTS_MAX);
         let loops: Vec<_> = slots.iter().map(ServiceSlot::handle).collect();
-        let store = Store::open(&config.store, Box::new(LoopSink::new(loops.clone())))?;
+        let cluster = config.redis.clone().map(|server| Cluster::new(&config.node, server));
+        let store = Store::open(&config.store, Box::new(LoopSink::new(loops.clone(), cluster.clone())))?;
         let log = Arc::new(install_log(&config)?);
         mark_loops(&pool);
         let login = start_login(&store, &pool, &config)?;
@@ -97,6 +99,7 @@ impl ChatServer {
             store,
             login: Arc::clone(&login),
             directory: Directory::default(),
+            cluster,
             loops: loops.clone(),
             login_timeout: config.limits.login_timeout(),
             idle_timeout: config.limits.idle_timeout(),
@@ -104,6 +107,9 @@ impl ChatServer {
             rates: config.rates.clone(),
             gate: config.rates.clone().map(|rates| Gatekeeper::new(rates, Instant::now())),
         });
+        if let Some(cluster) = &node.cluster {
+            cluster.run(&node).map_err(ServerError::Threads)?;
+        }
         let ready = Arc::new(AtomicBool::new(true));
         let chat = serve_chat(chat, slots, &node)?;
         let admin = serve_admin(admin, &pool, &ready, &node, &log)?;
@@ -163,6 +169,9 @@ impl ChatServer {
         let joined = self.pool.join();
         self.login.close();
         self.node.store.close();
+        if let Some(cluster) = &self.node.cluster {
+            cluster.stop();
+        }
         if self.control.take().is_some() {
             // One that is left behind is taken over by the next start.
             let _ = std::fs::remove_file(self.config.store.data_dir.join(control::SOCKET));

@@ -10,6 +10,7 @@ use schema::group::GroupEvent;
 use schema::reply::{Body, Kind, Message, Push, write_push};
 use store::{Change, CommitSink, CommittedBatch, Entry, Sent};
 
+use crate::cluster::Cluster;
 use crate::post::{Committed, Post};
 use crate::service::OTHER_POSTS_MAX;
 
@@ -20,15 +21,16 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Posts commits to the loops.
 pub(crate) struct LoopSink {
     loops: Vec<ServiceHandle<Post>>,
+    cluster: Option<Arc<Cluster>>,
     /// Loops that were given up and still have to be told.
     lost: Vec<bool>,
     line: Vec<u8>,
 }
 
 impl LoopSink {
-    pub(crate) fn new(loops: Vec<ServiceHandle<Post>>) -> Self {
+    pub(crate) fn new(loops: Vec<ServiceHandle<Post>>, cluster: Option<Arc<Cluster>>) -> Self {
         let lost = vec![false; loops.len()];
-        Self { loops, lost, line: Vec::new() }
+        Self { loops, cluster, lost, line: Vec::new() }
     }
 
     fn hand_over(handle: &ServiceHandle<Post>, mut post: Post, patience: Duration) -> bool {
@@ -80,10 +82,13 @@ impl CommitSink for LoopSink {
                 *lost = true;
             }
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.committed(&committed);
+        }
     }
 
     fn another(&self) -> Box<dyn CommitSink> {
-        Box::new(Self::new(self.loops.clone()))
+        Box::new(Self::new(self.loops.clone(), self.cluster.clone()))
     }
 }
 

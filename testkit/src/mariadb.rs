@@ -150,7 +150,9 @@ impl MariaDb {
             .arg("--no-defaults")
             .arg(format!("--datadir={}", self.data().display()))
             .args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"])
-            .arg(format!("--user={}", user()));
+            .arg(format!("--user={}", user()))
+            // Others that are being made at the same time use the same names of temporary tables.
+            .arg(format!("--tmpdir={}", self.dir.path().display()));
         let output = command
             .stdin(Stdio::null())
             .output()
@@ -177,6 +179,7 @@ impl MariaDb {
             .arg(path("datadir", &self.data()))
             .arg(path("socket", &self.socket()))
             .arg(path("pid-file", &self.dir.path().join("m.pid")))
+            .arg(path("tmpdir", self.dir.path()))
             .arg(format!("--port={}", self.port))
             .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"])
             .args(["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", "--performance-schema=OFF"])

@@ -113,6 +113,9 @@ impl ChatService {
                 for live in self.node.directory.others(user, own) {
                     self.node.end(live, ByeCode::LoggedOut);
                 }
+                if let Some(cluster) = &self.node.cluster {
+                    cluster.tell_end_all(user, own);
+                }
                 self.ok(cx, conn, id);
             }
             (_, Ok(other)) => {
@@ -126,8 +129,11 @@ impl ChatService {
         }
     }
 
-    /// Ends the sessions that rest on revoked tokens, wherever on this node they are.
+    /// Ends the sessions that rest on revoked tokens, wherever they are.
     fn revoke(&self, user: UserId, tokens: &[TokenId], but: Option<SessionId>) {
+        if let Some(cluster) = &self.node.cluster {
+            cluster.tell_revoked(user, tokens);
+        }
         for live in self.node.directory.revoke(user, tokens, std::time::Instant::now()) {
             if Some(live.session) != but {
                 self.node.end(live, ByeCode::LoggedOut);
@@ -198,6 +204,9 @@ impl ChatService {
             codec.set_max(LINE_BYTES_MAX);
         }
         self.users.entry(user).or_default().conns.push(conn);
+        if let Some(cluster) = &self.node.cluster {
+            cluster.enter(user, session);
+        }
         log::info!("session {session} of user {user} began");
         let body = schema::reply::LoggedIn {
             user,
@@ -226,7 +235,11 @@ impl ChatService {
             self.started();
         }
         let user = session.user;
-        if self.node.directory.leave(user, session.id) && !self.draining {
+        // Of a node that drains the others hear once, that it ends: until then its users may come back elsewhere.
+        if let Some(cluster) = self.node.cluster.as_ref().filter(|_| !self.draining) {
+            cluster.leave(user, session.id);
+        }
+        if self.node.directory.leave(user, session.id, cx.now()) && !self.draining {
             self.announce_later(cx, user);
         }
         let Some(local) = self.users.get_mut(&user) else { return };
@@ -326,8 +339,7 @@ impl ChatService {
         self.query(cx, conn, id, move |db, id| {
             let user = UserDao::new(db).by_name_key(&key)?.ok_or(Refused::NO_USER)?;
             // A block hides presence.
-            let online =
-                node.directory.is_online(user.id) && !FriendDao::new(db).is_blocked(asks, user.id)?;
+            let online = node.is_online(user.id) && !FriendDao::new(db).is_blocked(asks, user.id)?;
             let mut line = Vec::new();
             write_ok_with(id, &Found { user: user.id, name: Cow::Borrowed(&user.name), online }, &mut line);
             Ok(line)

@@ -239,6 +239,16 @@ impl ChatService {
         });
     }
 
+    /// Tells the other nodes that a user is typing.
+    pub(super) fn tell_typing(&self, conv: ConvId, user: UserId) {
+        let (Some(cluster), Some(here)) = (&self.node.cluster, self.convs.get(&conv)) else { return };
+        match here.who {
+            Who::Pair { blocked: true, .. } => {}
+            Who::Pair { members, .. } => cluster.tell_typing(conv, user, Some(members)),
+            Who::Group(_) => cluster.tell_typing(conv, user, None),
+        }
+    }
+
     /// Shows the other members here that a user is typing.
     pub(super) fn push_typing(&mut self, cx: &mut Cx<'_>, conv: ConvId, user: UserId) {
         let Some(here) = self.convs.get(&conv) else { return };

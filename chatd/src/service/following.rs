@@ -5,9 +5,10 @@ use rustc_hash::FxHashMap;
 use schema::{ConvId, Seq, UserId};
 use smallvec::SmallVec;
 use store::dao::GroupDao;
-use store::{Body, Change, Entry, Event};
 
+use super::afar::Ahead;
 use super::{ChatService, Cx};
+use crate::passing::{Moved, Passing};
 use crate::post::Post;
 use crate::session::{Lag, Session};
 
@@ -18,6 +19,8 @@ pub(crate) struct LocalConv {
     pub(crate) contiguous: Seq,
     /// Places up to `contiguous` that no commit told us of: they were committed although their senders got an error.
     pub(crate) holes: Vec<(Seq, Seq)>,
+    /// What lies beyond `contiguous`, where something is known of that.
+    pub(super) ahead: Option<Box<Ahead>>,
 }
 
 /// Who is in a conversation, as far as a loop has to know.
@@ -73,6 +76,7 @@ impl ChatService {
             who: Who::Pair { members, blocked: false },
             contiguous,
             holes: Vec::new(),
+            ahead: None,
         });
         for member in members {
             if let Some(local) = self.users.get_mut(&member) {
@@ -92,10 +96,16 @@ impl ChatService {
         at_least: Seq,
     ) -> Seq {
         let seen = self.unfollowed.remove(&conv).unwrap_or(Seq::ZERO);
-        let here = self.convs.entry(conv).or_insert_with(|| LocalConv {
-            who: Who::Group(FxHashMap::default()),
-            contiguous: at_least.max(seen),
-            holes: Vec::new(),
+        let here = self.convs.entry(conv).or_insert_with(|| {
+            if let Some(cluster) = &self.node.cluster {
+                cluster.follow(conv);
+            }
+            LocalConv {
+                who: Who::Group(FxHashMap::default()),
+                contiguous: at_least.max(seen),
+                holes: Vec::new(),
+                ahead: None,
+            }
         });
         if let Who::Group(members) = &mut here.who {
             let known = members.entry(user).or_insert(membership);
@@ -111,22 +121,18 @@ impl ChatService {
     }
 
     /// What an entry of a group says of the users of this loop, before it is pushed to them. `None`: nobody here has anything to do with the group.
-    pub(super) fn note_change(&mut self, entry: &Entry) -> Option<Seq> {
+    pub(super) fn note_change(&mut self, entry: &Passing) -> Option<Seq> {
         let before = entry.seq.prev();
-        if let Body::Event(Event { user, change }) = &entry.body
-            && self.users.contains_key(user)
-        {
-            match change {
-                Change::Created(_) | Change::Joined => {
-                    let membership = Membership { start: before, until: None };
-                    return Some(self.meet_group(entry.conv, *user, membership, before));
-                }
-                // A login of the user may be under way, and have read of the group before this.
-                Change::Left | Change::Kicked(_) if self.starting > 0 => {
-                    self.gone.insert((*user, entry.conv), entry.seq);
-                }
-                _ => {}
+        match entry.moved {
+            Some(Moved::In(user)) if self.users.contains_key(&user) => {
+                let membership = Membership { start: before, until: None };
+                return Some(self.meet_group(entry.conv, user, membership, before));
             }
+            // A login of the user may be under way, and have read of the group before this.
+            Some(Moved::Out(user)) if self.starting > 0 && self.users.contains_key(&user) => {
+                self.gone.insert((user, entry.conv), entry.seq);
+            }
+            _ => {}
         }
         let here = self.convs.get(&entry.conv);
         if here.is_none() && self.starting > 0 {
@@ -137,16 +143,23 @@ impl ChatService {
     }
 
     /// After an entry was pushed: whoever it made leave gets nothing more.
-    pub(super) fn note_gone(&mut self, cx: &mut Cx<'_>, entry: &Entry) {
-        let Body::Event(Event { user, change: Change::Left | Change::Kicked(_) }) = &entry.body else {
-            return;
-        };
+    pub(super) fn note_gone(&mut self, cx: &mut Cx<'_>, entry: &Passing) {
+        let Some(Moved::Out(user)) = entry.moved else { return };
         let Some(LocalConv { who: Who::Group(members), .. }) = self.convs.get_mut(&entry.conv) else {
             return;
         };
-        if let Some(member) = members.get_mut(user) {
+        if let Some(member) = members.get_mut(&user) {
             member.until = Some(entry.seq);
-            self.let_go(cx, entry.conv, *user);
+            self.let_go(cx, entry.conv, user);
+        }
+    }
+
+    /// Nobody here has anything to do with the conversation any more.
+    pub(super) fn drop_conv(&mut self, conv: ConvId) {
+        let gone = self.convs.remove(&conv);
+        self.doubtful.remove(&conv);
+        if let (Some(LocalConv { who: Who::Group(_), .. }), Some(cluster)) = (gone, &self.node.cluster) {
+            cluster.unfollow(conv);
         }
     }
 
@@ -167,8 +180,7 @@ impl ChatService {
         if let Some(LocalConv { who: Who::Group(members), .. }) = self.convs.get_mut(&conv) {
             members.remove(&user);
             if members.is_empty() {
-                self.convs.remove(&conv);
-                self.doubtful.remove(&conv);
+                self.drop_conv(conv);
             }
         }
         if let Some(local) = self.users.get_mut(&user) {
@@ -257,18 +269,23 @@ impl ChatService {
         for (user, since) in came {
             let start = since.prev();
             self.meet_group(conv, user, Membership { start, until: None }, contiguous);
-            for conn in self.sessions_of(&[user]) {
-                let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
-                if let Some(session) =
-                    session.filter(|session| session.is_running() && session.lag(conv).is_none())
-                {
-                    session.lags.push_back(Lag { conv, pos: start, until: None });
-                    self.pump(cx, conn);
-                }
-            }
+            self.lag_newcomers(cx, conv, user, start);
         }
         for user in left {
             self.let_go(cx, conv, user);
+        }
+    }
+
+    /// The user's sessions are in a group since `start` without having heard of it: they read on from there.
+    pub(super) fn lag_newcomers(&mut self, cx: &mut Cx<'_>, conv: ConvId, user: UserId, start: Seq) {
+        for conn in self.sessions_of(&[user]) {
+            let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
+            if let Some(session) =
+                session.filter(|session| session.is_running() && session.lag(conv).is_none())
+            {
+                session.lags.push_back(Lag { conv, pos: start, until: None });
+                self.pump(cx, conn);
+            }
         }
     }
 }

@@ -15,15 +15,18 @@ use store::{Connection, Friend, StoreError, User};
 
 use super::history::fitting;
 use super::lifecycle::TICK_GONE;
-use super::{Changed, ChatService, Cx, Outcome, encode, now_ms};
+use super::{Changed, ChatService, Cx, Node, Outcome, encode, now_ms};
+use crate::cluster::Cluster;
 use crate::post::{PeerKey, Post, Refused, Start};
 
 /// How long a user may be without a session before its friends are told that it has gone: a network that changes is no going.
-const GONE_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Friends read at once.
 const FRIENDS_AT_ONCE: u32 = 1_000;
 /// Requests that are told of at a login; all of them are in the list.
 const REQUESTS_MAX: usize = 200;
+/// Users of a node that is gone whose friends are told in one go.
+const GONE_AT_ONCE: usize = 64;
 
 /// Whether the request is about friends or blocks.
 pub(super) const fn is_one(request: &Request<'_>) -> bool {
@@ -130,8 +133,7 @@ impl ChatService {
                     user: friend.user,
                     name: Cow::Borrowed(&friend.name),
                     state: state(friend.state),
-                    online: friend.state == store::FriendState::Friend
-                        && node.directory.is_online(friend.user),
+                    online: friend.state == store::FriendState::Friend && node.is_online(friend.user),
                 })
                 .collect();
             let fit = fitting(infos.iter());
@@ -182,9 +184,10 @@ impl ChatService {
         }
         if let Some(name) = name
             && self.node.directory.announce(user)
+            && self.node.cluster.as_ref().is_none_or(|cluster| cluster.take_news(user))
         {
             let to: Arc<[UserId]> = friends_of(&friends);
-            self.node.tell(&to, &presence(user, &name, true));
+            self.node.tell_known(&to, &presence(user, &name, true));
         }
     }
 
@@ -204,7 +207,10 @@ impl ChatService {
                 return;
             }
             self.going.pop_front();
-            if self.node.directory.withdraw(user) {
+            let is_ours = |cluster: &Arc<Cluster>| cluster.was_last_here(user);
+            if self.node.directory.withdraw(user, now, GONE_AFTER)
+                && self.node.cluster.as_ref().is_none_or(is_ours)
+            {
                 self.ask_friends(user);
             }
         }
@@ -214,10 +220,7 @@ impl ChatService {
         // Without a place for the answer nobody is told: presence is a hint, `friends` says how it is.
         let Some(slot) = self.slot(Post::Gone { user, friends: None }) else { return };
         let queued = self.node.store.read(move |db| {
-            let found = UserDao::new(db)
-                .by_id(user)
-                .and_then(|found| Ok((found, all_friends(db, user)?)))
-                .map(|(found, friends)| found.map(|found| (found.name, friends_of(&friends))));
+            let found = name_and_friends(db, user);
             slot.fill(Post::Gone { user, friends: found.ok().flatten() });
         });
         if let Err(error) = queued {
@@ -228,11 +231,46 @@ impl ChatService {
     pub(super) fn on_gone(&mut self, user: UserId, friends: Option<(Arc<str>, Arc<[UserId]>)>) {
         self.jobs = self.jobs.saturating_sub(1);
         if let Some((name, to)) = friends
-            && !self.node.directory.is_online(user)
+            && !self.node.is_online(user)
         {
-            self.node.tell(&to, &presence(user, &name, false));
+            self.node.tell_known(&to, &presence(user, &name, false));
         }
     }
+}
+
+impl Node {
+    /// Users of another node are gone with it, or back elsewhere: their friends here are told, if it is so by then.
+    pub(crate) fn tell_friends_here(self: &Arc<Self>, users: &[UserId], online: bool) {
+        for some in users.chunks(GONE_AT_ONCE) {
+            let (node, some) = (Arc::clone(self), some.to_vec());
+            let queued = self.store.read(move |db| {
+                for user in some.into_iter().filter(|user| node.is_online(*user) == online) {
+                    match name_and_friends(db, user) {
+                        Ok(Some((name, friends))) => {
+                            let here =
+                                friends.iter().copied().filter(|friend| node.directory.is_online(*friend));
+                            node.tell_here(&here.collect(), &presence(user, &name, online));
+                        }
+                        Ok(None) => {}
+                        Err(error) => {
+                            log::warn!("the friends of user {user} are not told of it: {error}");
+                        }
+                    }
+                }
+            });
+            if let Err(error) = queued {
+                log::warn!("the friends of some users are not told of them: {error}");
+            }
+        }
+    }
+}
+
+/// A user's name, and who is to know of its comings and goings.
+type NameAndFriends = (Arc<str>, Arc<[UserId]>);
+
+fn name_and_friends(db: &mut Connection, user: UserId) -> Result<Option<NameAndFriends>, StoreError> {
+    let Some(found) = UserDao::new(db).by_id(user)? else { return Ok(None) };
+    Ok(Some((found.name, friends_of(&all_friends(db, user)?))))
 }
 
 fn friends_of(friends: &[Friend]) -> Arc<[UserId]> {
@@ -308,7 +346,7 @@ fn block(db: &mut Connection, id: RequestId, user: &User, other: &User) -> Outco
         changed = changed.telling(other.id, &heard(user, FriendEvent::Removed));
     }
     let talk = ConversationDao::new(db).find_direct(user.id, other.id)?;
-    changed.blocked = talk.map(|talk| (talk.id, true));
+    changed.blocked = talk.map(|talk| (talk.id, [user.id.min(other.id), user.id.max(other.id)], true));
     Ok(Ok(changed))
 }
 
@@ -320,7 +358,7 @@ fn unblock(db: &mut Connection, id: RequestId, user: &User, other: &User) -> Out
     // The other one may block too.
     if !FriendDao::new(db).is_blocked(user.id, other.id)? {
         let talk = ConversationDao::new(db).find_direct(user.id, other.id)?;
-        changed.blocked = talk.map(|talk| (talk.id, false));
+        changed.blocked = talk.map(|talk| (talk.id, [user.id.min(other.id), user.id.max(other.id)], false));
     }
     Ok(Ok(changed))
 }

@@ -167,7 +167,7 @@ impl ChatService {
                     user: member.user,
                     name: Cow::Borrowed(&member.name),
                     role: role(member.role),
-                    online: node.directory.is_online(member.user),
+                    online: node.is_online(member.user),
                 })
                 .collect();
             let fit = fitting(members.iter());

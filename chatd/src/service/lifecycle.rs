@@ -21,6 +21,8 @@ pub(super) const TICK_ACKS: u64 = 4;
 pub(super) const TICK_DOUBT: u64 = 5;
 pub(super) const TICK_REREAD: u64 = 6;
 pub(super) const TICK_GONE: u64 = 7;
+pub(super) const TICK_GAP: u64 = 8;
+pub(super) const TICK_COMPARE: u64 = 9;
 
 /// How long after a failure the store is asked again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -62,6 +64,8 @@ impl ChatService {
             (TICK_ACKS, None) => self.write_acks(cx),
             (TICK_DOUBT, None) => self.ask_last_seqs(cx),
             (TICK_GONE, None) => self.tell_gone(cx),
+            (TICK_GAP, None) => self.on_gap_timer(cx),
+            (TICK_COMPARE, None) => self.compare_some(cx),
             _ => {}
         }
     }
@@ -177,8 +181,7 @@ impl ChatService {
                 }
             }
             if !wanted {
-                self.convs.remove(&conv);
-                self.doubtful.remove(&conv);
+                self.drop_conv(conv);
             }
         }
     }

@@ -11,6 +11,7 @@ use store::dao::{ConversationDao, FriendDao, UserDao};
 use store::{SendError, SendOutcome, SendRequest, Sent, StoreError, Ticket};
 
 use super::{ChatService, Cx, OTHER_POSTS_MAX, now_ms};
+use crate::passing::Passing;
 use crate::post::{Committed, LastSeq, PeerKey, Post, Refused, Resolved};
 use crate::session::PAUSE_RESOLVE;
 use crate::sink::millis;
@@ -118,7 +119,7 @@ impl ChatService {
             }
             self.answer_send(cx, outcome);
             if let Ok(Sent::New(entry)) = &outcome.result {
-                self.deliver(cx, entry, line);
+                self.deliver(cx, &Passing::from(entry), line);
             }
         }
         for outcome in &committed.cursors {
@@ -157,7 +158,7 @@ impl ChatService {
     /// A send failed in a way that leaves open whether it was committed: the conversation is compared with the store until it is known. Whether this loop has
     /// met it does not matter, for the lost entry may be its first.
     pub(super) fn doubt(&mut self, cx: &mut Cx<'_>, conv: ConvId) {
-        if !self.users.is_empty() && self.doubtful.insert(conv) && !self.doubt_timer {
+        if self.is_to_find_out() && self.doubtful.insert(conv) && !self.doubt_timer {
             self.doubt_timer = true;
             cx.set_timer(super::lifecycle::RETRY, super::lifecycle::TICK_DOUBT);
         }
@@ -167,26 +168,36 @@ impl ChatService {
     pub(super) fn ask_last_seqs(&mut self, cx: &mut Cx<'_>) {
         self.doubt_timer = false;
         for conv in std::mem::take(&mut self.doubtful) {
-            let Some(slot) = self.slot(Post::LastSeq { conv, answer: LastSeq::Unknown }) else {
-                self.doubt(cx, conv);
-                continue;
-            };
-            let queued = self.node.store.write_in(
-                conv,
-                move |db| ConversationDao::new(db).get(conv),
-                move |found| {
-                    let answer = match found {
-                        Ok(Some(found)) => LastSeq::At(found.pair.map(|pair| pair.ids()), found.last_seq),
-                        Ok(None) => LastSeq::Nowhere,
-                        Err(_) => LastSeq::Unknown,
-                    };
-                    slot.fill(Post::LastSeq { conv, answer });
-                },
-            );
-            if let Err(error) = queued {
-                log::debug!("a comparison was not taken: {error}");
-            }
+            self.ask_last_seq(cx, conv, true);
         }
+    }
+
+    /// Asks for one conversation's last entry. With `tell` the other nodes are told of it too.
+    pub(super) fn ask_last_seq(&mut self, cx: &mut Cx<'_>, conv: ConvId, tell: bool) {
+        let Some(slot) = self.slot(Post::LastSeq { conv, answer: LastSeq::Unknown, tell }) else {
+            return self.doubt(cx, conv);
+        };
+        let queued = self.node.store.write_in(
+            conv,
+            move |db| ConversationDao::new(db).get(conv),
+            move |found| {
+                let answer = match found {
+                    Ok(Some(found)) => LastSeq::At(found.pair.map(|pair| pair.ids()), found.last_seq),
+                    Ok(None) => LastSeq::Nowhere,
+                    Err(_) => LastSeq::Unknown,
+                };
+                slot.fill(Post::LastSeq { conv, answer, tell });
+            },
+        );
+        if let Err(error) = queued {
+            log::debug!("a comparison was not taken: {error}");
+        }
+    }
+
+    /// Whether this loop finds out what became of a conversation's sends: one with users, and in a cluster the first for the other nodes' sake.
+    fn is_to_find_out(&self) -> bool {
+        let first = self.node.loops.first().is_some_and(|first| first.loop_index() == self.me.loop_index());
+        !self.users.is_empty() || (first && self.node.cluster.is_some())
     }
 
     pub(super) fn typing(
@@ -201,6 +212,7 @@ impl ChatService {
             Some(true) => {
                 self.ok(cx, conn, id);
                 self.push_typing(cx, conv, user);
+                self.tell_typing(conv, user);
                 for handle in self.other_loops() {
                     // It may be dropped, says the protocol: a loop that is behind has better things to do.
                     if handle.backlog() < OTHER_POSTS_MAX / 2 {

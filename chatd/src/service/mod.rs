@@ -1,6 +1,7 @@
 //! The chat service of one loop: finds a handler for each request by its type, and keeps what the loop knows of users and conversations.
 
 mod accounts;
+mod afar;
 mod connections;
 mod cursors;
 mod following;
@@ -10,11 +11,12 @@ mod history;
 mod lifecycle;
 mod limits;
 mod messages;
+mod node;
 mod streams;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use reactor::codec::{FrameError, LinesCodec};
@@ -27,65 +29,19 @@ use schema::request::{BadLine, Envelope, Request, RequestId, parse};
 use schema::{ConvId, Seq, UserId};
 use serde::Serialize;
 use smallvec::SmallVec;
-use store::Store;
 
 use following::LocalConv;
+pub(crate) use friends::GONE_AFTER;
+pub(crate) use node::Node;
 
-use crate::config::Registration;
 use crate::connz::Closed;
-use crate::directory::{Directory, Live};
-use crate::login::LoginBackend;
 use crate::post::{PeerKey, Post, Refused};
-use crate::rates::{Gatekeeper, RatesConfig};
 use crate::session::{Client, PAUSE_REQUESTS};
 
 /// Jobs of one loop at other threads whose answer is still to come. Each has a place in the loop's post queue reserved, so that no answer is ever lost.
 pub(crate) const JOBS_MAX: usize = 8_192;
 /// Places in the post queue for all that is no answer: commits, and word from other loops.
 pub(crate) const OTHER_POSTS_MAX: usize = 4_096;
-
-/// What the services of all loops share.
-pub(crate) struct Node {
-    pub(crate) name: Arc<str>,
-    pub(crate) store: Store,
-    pub(crate) login: Arc<dyn LoginBackend>,
-    pub(crate) directory: Directory,
-    pub(crate) loops: Vec<ServiceHandle<Post>>,
-    pub(crate) login_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) registration: Registration,
-    /// How often sessions may do what; `None`: as often as they like.
-    pub(crate) rates: Option<RatesConfig>,
-    /// The same for addresses.
-    pub(crate) gate: Option<Gatekeeper>,
-}
-
-impl Node {
-    /// Posts to every loop. A loop that takes no posts is so far behind that its sessions will start anew; what is posted here is a hint to them.
-    pub(crate) fn post_all(&self, post: impl Fn() -> Post) {
-        for handle in &self.loops {
-            if handle.backlog() >= OTHER_POSTS_MAX || handle.post(post()).is_err() {
-                log::debug!("loop {} was not told", handle.loop_index());
-            }
-        }
-    }
-
-    /// Tells the loop of a session to end it. Its queue keeps places for such words; should they all be taken the session lives on, which the log says.
-    pub(crate) fn end(&self, live: Live, code: schema::ByeCode) {
-        let loop_index = live.conn.loop_index();
-        let Some(handle) = self.loops.iter().find(|handle| handle.loop_index() == loop_index) else {
-            return;
-        };
-        if handle.post(Post::End { conn: live.conn, session: live.session, code }).is_err() {
-            log::error!("session {} could not be ended: its loop takes no posts", live.session);
-        }
-    }
-
-    /// Sends a line to all running sessions of these users on this node.
-    pub(crate) fn tell(&self, to: &Arc<[UserId]>, line: &Bytes) {
-        self.post_all(|| Post::Tell { to: Arc::clone(to), line: line.clone() });
-    }
-}
 
 /// What a change came to: refused, done, or failed.
 pub(crate) type Outcome = Result<Result<Changed, Refused>, store::StoreError>;
@@ -98,7 +54,7 @@ pub(crate) struct Changed {
     /// Lines for other users.
     pub(crate) tells: Vec<(UserId, Bytes)>,
     /// A direct conversation whose users may no longer write to each other, or may again.
-    pub(crate) blocked: Option<(ConvId, bool)>,
+    pub(crate) blocked: Option<(ConvId, [UserId; 2], bool)>,
 }
 
 impl Changed {
@@ -162,6 +118,11 @@ pub(crate) struct ChatService {
     /// Conversations with sends of which it is not known whether they were committed.
     doubtful: FxHashSet<ConvId>,
     doubt_timer: bool,
+    /// Conversations of which entries that are not this node's are missing.
+    gaps: FxHashSet<ConvId>,
+    /// Users whose conversations are still to be compared with the store, and those for whom that is under way.
+    to_compare: Vec<UserId>,
+    comparing: Vec<UserId>,
     draining: bool,
     /// Connections that ended lately.
     closed: Closed,
@@ -211,6 +172,9 @@ impl ChatService {
             ack_timer: false,
             doubtful: FxHashSet::default(),
             doubt_timer: false,
+            gaps: FxHashSet::default(),
+            to_compare: Vec::new(),
+            comparing: Vec::new(),
             draining: false,
             closed: Closed::default(),
             line: Vec::new(),
@@ -332,8 +296,11 @@ impl ChatService {
                     for (to, line) in changed.tells {
                         node.tell(&Arc::from([to]), &line);
                     }
-                    if let Some((conv, now)) = changed.blocked {
+                    if let Some((conv, pair, now)) = changed.blocked {
                         node.post_all(|| Post::Blocked { conv, now });
+                        if let Some(cluster) = &node.cluster {
+                            cluster.tell_blocked(conv, pair, now);
+                        }
                     }
                     Ok(changed.line)
                 }
@@ -526,7 +493,13 @@ impl Handler for ChatService {
             Post::Start { conn, session, start } => self.on_start(cx, conn, session, start),
             Post::Page { conn, session, conv, page } => self.on_page(cx, conn, session, conv, page),
             Post::Members { conv, members } => self.on_members(cx, conv, members),
-            Post::LastSeq { conv, answer } => self.on_last_seq(cx, conv, answer),
+            Post::LastSeq { conv, answer, tell } => self.on_last_seq(cx, conv, answer, tell),
+            Post::FromAfar(heard) => self.on_from_afar(cx, &heard),
+            Post::Heard { conn, session } => self.on_heard(cx, conn, session),
+            Post::Compare => self.compare(cx),
+            Post::CompareGroups(groups) => self.compare_groups(cx, &groups),
+            Post::Standing { users } => self.on_standing(cx, users),
+            Post::Heads { heads } => self.on_heads(cx, &heads),
             Post::Typing { conv, user } => self.push_typing(cx, conv, user),
             Post::Tell { to, line } => self.tell(cx, &to, &line),
             Post::Blocked { conv, now } => self.on_blocked(conv, now),

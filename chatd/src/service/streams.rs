@@ -20,6 +20,7 @@ use super::friends::all_friends;
 
 use super::lifecycle::{RETRY, TICK_PUMP, TICK_REREAD, TICK_START};
 use super::{ChatService, Cx};
+use crate::passing::Passing;
 use crate::post::{LastSeq, LatePage, PageEntry, Post, Start};
 use crate::session::{Lag, Session, Stage};
 use crate::sink::write_message;
@@ -32,12 +33,27 @@ const SOON: Duration = Duration::from_millis(5);
 
 impl ChatService {
     /// A committed entry: pushed to whoever is live, noted for whoever lags.
-    pub(super) fn deliver(&mut self, cx: &mut Cx<'_>, entry: &Entry, line: &Bytes) {
+    pub(super) fn deliver(&mut self, cx: &mut Cx<'_>, entry: &Passing, line: &Bytes) {
+        self.deliver_one(cx, entry, line);
+        if self.node.cluster.is_some() {
+            self.pass_early(cx, entry.conv);
+        }
+    }
+
+    pub(super) fn deliver_one(&mut self, cx: &mut Cx<'_>, entry: &Passing, line: &Bytes) {
+        let here = self.convs.get(&entry.conv).map(|here| here.contiguous);
+        // What lies between may be another node's, and on its way.
+        if self.node.cluster.is_some() && here.is_some_and(|contiguous| entry.seq > contiguous.next()) {
+            return self.wait_for_gap(cx, entry, line);
+        }
         let Some(before) = self.place_before(cx, entry) else { return };
         if entry.seq <= before {
             return;
         }
         if entry.seq > before.next() {
+            if self.node.cluster.is_some() {
+                return self.wait_for_gap(cx, entry, line);
+            }
             self.note_hole(cx, entry.conv, before, entry.seq.prev());
         }
         if let Some(here) = self.convs.get_mut(&entry.conv) {
@@ -50,9 +66,8 @@ impl ChatService {
     }
 
     /// Up to where the loop had followed the entry's conversation; `None` when it concerns nobody here.
-    fn place_before(&mut self, cx: &Cx<'_>, entry: &Entry) -> Option<Seq> {
-        let Some((to, _)) = &entry.to else { return self.note_change(entry) };
-        let members = [entry.sender.min(*to), entry.sender.max(*to)];
+    fn place_before(&mut self, cx: &Cx<'_>, entry: &Passing) -> Option<Seq> {
+        let Some(members) = entry.pair else { return self.note_change(entry) };
         if !members.iter().any(|member| self.users.contains_key(member)) {
             return None;
         }
@@ -64,7 +79,7 @@ impl ChatService {
         })
     }
 
-    fn push_live(&mut self, cx: &mut Cx<'_>, conn: ConnId, entry: &Entry, line: &Bytes) {
+    fn push_live(&mut self, cx: &mut Cx<'_>, conn: ConnId, entry: &Passing, line: &Bytes) {
         let choked = cx.unsent(conn) >= PUSH_OUTPUT_BYTES_MAX;
         let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
         let Some(session) = session.filter(|session| session.is_running()) else { return };
@@ -87,8 +102,7 @@ impl ChatService {
     fn note_hole(&mut self, cx: &mut Cx<'_>, conv: ConvId, before: Seq, last: Seq) {
         let Some(here) = self.convs.get_mut(&conv) else { return };
         log::warn!("conversation {conv} has entries up to {last} that no commit told of");
-        here.holes.push((before.next(), last));
-        here.contiguous = last;
+        here.jump(last);
         let is_group = here.is_group();
         for conn in self.sessions_in(conv) {
             let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
@@ -103,13 +117,16 @@ impl ChatService {
         }
     }
 
-    pub(super) fn on_last_seq(&mut self, cx: &mut Cx<'_>, conv: ConvId, answer: LastSeq) {
+    pub(super) fn on_last_seq(&mut self, cx: &mut Cx<'_>, conv: ConvId, answer: LastSeq, tell: bool) {
         self.jobs = self.jobs.saturating_sub(1);
         let (pair, last) = match answer {
             LastSeq::Unknown => return self.doubt(cx, conv),
             LastSeq::Nowhere => return,
             LastSeq::At(pair, last) => (pair, last),
         };
+        if let Some(cluster) = self.node.cluster.as_ref().filter(|_| tell) {
+            cluster.tell_head(conv, pair, last);
+        }
         let before = match (pair, self.convs.get(&conv)) {
             (_, Some(here)) => here.contiguous,
             (Some(members), None) if members.iter().any(|member| self.users.contains_key(member)) => {
@@ -126,6 +143,7 @@ impl ChatService {
                 self.pump(cx, conn);
             }
         }
+        self.pass_early(cx, conv);
     }
 
     /// Reads where a session's streams start.
@@ -137,6 +155,9 @@ impl ChatService {
         else {
             return;
         };
+        if !self.is_heard(user, conn, session) {
+            return;
+        }
         // Acks of a session that has just ended are to count.
         if self.node.store.has_pending_cursors(user) {
             cx.set_conn_timer(conn, SOON, TICK_START);
@@ -240,6 +261,7 @@ impl ChatService {
                 until.unwrap_or_else(|| contiguous.max(last_seq))
             }
         };
+        self.reaches(cx, conv, position.visible_end().min(last_seq));
         let mut pos = pos;
         if pos > end {
             self.push(cx, conn, &Push::Reset { conv, seq: end });

@@ -42,6 +42,7 @@ pub(super) const POSITIONS: &str = "SELECT m.conv, c.user_lo, c.user_hi, m.deliv
             + (SELECT COUNT(*) FROM blocked b WHERE b.user = c.user_hi AND b.other = c.user_lo)
     FROM member m JOIN conversation c ON c.id = m.conv
     WHERE m.user = ? ORDER BY m.conv";
+pub(super) const LAST_SEQ: &str = "SELECT id, last_seq FROM conversation WHERE id = ?";
 pub(super) const SPANS_OF_USER: &str = "SELECT conv, from_seq, to_seq FROM span WHERE user = ?";
 pub(super) const SPANS: &str =
     "SELECT from_seq, to_seq FROM span WHERE conv = ? AND user = ? ORDER BY from_seq";
@@ -126,6 +127,17 @@ impl<'a> ConversationDao<'a> {
     ) -> Result<Vec<Listed>, StoreError> {
         let after = after.map_or(0, ConvId::as_i64);
         self.db.query(LIST, &[user.into(), after.into(), i64::from(limit).into()], listed)
+    }
+    /// The places of the last entries of these conversations, of those that exist.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn last_seqs(&mut self, convs: &[ConvId]) -> Result<Vec<(ConvId, Seq)>, StoreError> {
+        let mut all = Vec::with_capacity(convs.len());
+        for conv in convs {
+            all.extend(self.db.query_row(LAST_SEQ, &[(*conv).into()], |row| Ok((row.get(0)?, row.get(1)?)))?);
+        }
+        Ok(all)
     }
 
     /// The next ids of conversations, in order.
