@@ -56,6 +56,13 @@ impl Workers {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Carries `job` out when its turn comes. `false` when the queue is full; the job is dropped then.
+    pub fn try_run(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        let Some(place) = self.reserve() else { return false };
+        place.run(Box::new(move |_held| job()));
+        true
+    }
+
     /// Takes a place for a job, if there is one.
     pub(crate) fn reserve(&self) -> Option<Place<'_>> {
         let taken = self.held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |held| {
@@ -123,6 +130,25 @@ mod tests {
         go.send(()).unwrap();
         drop(workers);
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [1], "what was queued is done before the end");
+    }
+
+    #[test]
+    fn who_runs_jobs_is_told_when_there_is_no_room_and_a_refused_job_is_dropped() {
+        let workers = Workers::start("test", 1, 1).unwrap();
+        let (go, gate) = crossbeam_channel::bounded::<()>(0);
+        let (tell, told) = unbounded();
+        for number in 0..3 {
+            let (gate, tell) = (gate.clone(), tell.clone());
+            let taken = workers.try_run(move || {
+                gate.recv().unwrap();
+                tell.send(number).unwrap();
+            });
+            assert_eq!(taken, number < 2, "one runs, one waits");
+        }
+        drop(tell);
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(told.iter().collect::<Vec<_>>(), [0, 1], "ends, for nobody holds the third's sender");
     }
 
     #[test]
