@@ -261,7 +261,10 @@ impl Config {
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
             store,
             redis,
-            login: file.login,
+            login: LoginConfig {
+                failed_login_backoff: limited && file.login.failed_login_backoff,
+                ..file.login
+            },
             logd,
             zookeeper,
             limits: file.limits,

@@ -30,8 +30,6 @@ pub(crate) const EARLY_ACKS_MAX: usize = 1_024;
 /// What few connections need: an idle one is to cost little.
 #[derive(Debug, Default)]
 pub(crate) struct RareOfClient {
-    /// The name key of a login by password that is being decided.
-    pub(crate) login_name: Option<Box<str>>,
     /// Requests refused in a row for coming too often, and when the last one was.
     pub(crate) refused: u32,
     pub(crate) refused_at: Option<Instant>,
@@ -96,16 +94,6 @@ impl Client {
     /// What few connections need.
     pub(crate) fn rare(&mut self) -> &mut RareOfClient {
         self.rare.get_or_insert_default()
-    }
-
-    /// The name key of the login by password that was decided, if it was one.
-    pub(crate) fn take_login_name(&mut self) -> Option<Box<str>> {
-        let rare = self.rare.as_deref_mut()?;
-        let name = rare.login_name.take();
-        if rare.refused == 0 {
-            self.rare = None;
-        }
-        name
     }
 
     /// Whether nothing more is read until something was answered.

@@ -26,6 +26,8 @@ pub struct LoginConfig {
     /// Milliseconds for which Redis, where there is one, may answer for the tables, 1,000 to 3,600,000. Default 60,000. A revocation takes effect at once; one that
     /// cannot be written to Redis takes effect after this time at the latest.
     pub token_cache_ms: u64,
+    /// Whether who fails too often has to wait. Default true.
+    pub failed_login_backoff: bool,
 }
 
 impl Default for LoginConfig {
@@ -39,6 +41,7 @@ impl Default for LoginConfig {
             token_queue_max: 4_096,
             call_timeout_ms: 5_000,
             token_cache_ms: 60_000,
+            failed_login_backoff: true,
         }
     }
 }

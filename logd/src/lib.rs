@@ -4,6 +4,8 @@
 //! bounded queues, so that an event loop only ever submits and is called back. A chat server has a pool inside, or a [`RemoteLogin`], which stands
 //! for one in other processes: the program `logd`, which serves [`LoginRpc`].
 
+mod audit;
+mod backoff;
 mod cache;
 mod config;
 mod password;
@@ -14,6 +16,7 @@ mod service;
 mod token;
 mod wire;
 
+pub use backoff::network_of;
 pub use cache::{BadAddress, CacheStats, TokenCache};
 pub use config::{ConfigError, LoginConfig};
 pub use pool::{LoginPool, PoolStats, ReplyFn};

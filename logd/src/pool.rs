@@ -26,6 +26,7 @@ pub struct LoginPool {
 }
 
 struct Inner {
+    service: Arc<LoginService>,
     /// Taken out by `close`; whoever holds the read lock holds it for a `try_send`.
     doors: RwLock<Option<Doors>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -47,6 +48,8 @@ pub struct PoolStats {
     pub overloads: u64,
     /// Calls whose time was over before their turn came.
     pub expired: u64,
+    /// Calls refused because too many before them had failed.
+    pub held_up: u64,
 }
 
 impl std::fmt::Debug for Inner {
@@ -78,6 +81,7 @@ impl LoginPool {
         let (others, other_jobs) = bounded(config.token_queue_max.max(1));
         let pool = Self {
             inner: Arc::new(Inner {
+                service: Arc::clone(&service),
                 doors: RwLock::new(Some(Doors { hashing, others })),
                 threads: Mutex::new(Vec::new()),
                 call_timeout: config.call_timeout(),
@@ -97,8 +101,8 @@ impl LoginPool {
         Ok(pool)
     }
 
-    /// Queues a call, to be begun within the configured time. Never blocks. A full queue answers [`LoginError::Overloaded`] and a closed pool
-    /// [`LoginError::Unavailable`], both at once on this thread.
+    /// Queues a call, to be begun within the configured time. Never blocks. A full queue answers [`LoginError::Overloaded`], a closed pool
+    /// [`LoginError::Unavailable`], and who has failed too often gets [`LoginError::RateLimited`], all at once on this thread.
     pub fn submit(&self, call: LoginCall, origin: Origin, reply: ReplyFn) {
         let until = Instant::now().checked_add(self.inner.call_timeout);
         self.submit_until(call, origin, until, reply);
@@ -119,6 +123,10 @@ impl LoginPool {
         until: Option<Instant>,
         reply: ReplyFn,
     ) -> Result<(), (LoginError, ReplyFn)> {
+        // Before it takes a place in the queue, so that who guesses takes none from others.
+        if let Err(error) = self.inner.service.admit(&call, &origin) {
+            return Err((error, reply));
+        }
         let doors = self.inner.doors.read();
         let Some(doors) = doors.as_ref() else { return Err((LoginError::Unavailable, reply)) };
         let door = if call.hashes() { &doors.hashing } else { &doors.others };
@@ -142,6 +150,7 @@ impl LoginPool {
             token_queue,
             overloads: self.inner.overloads.load(Ordering::Relaxed),
             expired: self.inner.expired.load(Ordering::Relaxed),
+            held_up: self.inner.service.held_up(),
         }
     }
 

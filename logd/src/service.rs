@@ -1,8 +1,9 @@
 //! [`LoginService`]: what the login daemon does, as blocking calls.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use schema::UserId;
 use schema::limits::PASSWORD_BYTES_MAX;
@@ -14,6 +15,8 @@ use schema::text::{Name, is_device, is_password};
 use store::dao::{TokenDao, UserDao, disabled, is_disabled};
 use store::{Store, StoreError};
 
+use crate::audit::Event;
+use crate::backoff::{Backoff, Target};
 use crate::cache::TokenCache;
 use crate::config::LoginConfig;
 use crate::password::Hasher;
@@ -27,6 +30,8 @@ pub struct LoginService {
     store: Store,
     hasher: Hasher,
     tokens: TokenManager,
+    /// `None`: who fails may try again at once.
+    backoff: Option<Backoff>,
     clock: Clock,
 }
 
@@ -58,7 +63,8 @@ impl LoginService {
     pub fn with_clock(store: Store, config: &LoginConfig, clock: Clock) -> Result<Self, LoginError> {
         let hasher = Hasher::new(config)?;
         let tokens = TokenManager::new(store.clone());
-        Ok(Self { store, hasher, tokens, clock })
+        let backoff = config.failed_login_backoff.then(Backoff::default);
+        Ok(Self { store, hasher, tokens, backoff, clock })
     }
 
     /// The same, with a cache for tokens before the tables.
@@ -228,11 +234,55 @@ impl LoginService {
         gone
     }
 
-    /// Does what the call asks for.
+    /// Does what the call asks for, writes it into the audit log, and remembers failed passwords. The methods above do only the first.
     ///
     /// # Errors
-    /// Those of the method that the call stands for.
-    pub fn call(&self, call: LoginCall, _origin: &Origin) -> LoginReply {
+    /// Those of the method that the call stands for, and [`LoginError::RateLimited`] for who has failed too often.
+    pub fn call(&self, call: LoginCall, origin: &Origin) -> LoginReply {
+        self.admit(&call, origin)?;
+        let attempt = self.attempt(&call, origin);
+        let event = Event::of(&call);
+        let reply = self.carry_out(call);
+        let wait = attempt.map_or(Duration::ZERO, |attempt| attempt.ended(&reply));
+        if let Some(event) = event {
+            event.ended(origin, &reply, wait);
+        }
+        reply
+    }
+
+    /// Whether this call may be made now. Does not block.
+    ///
+    /// # Errors
+    /// [`LoginError::RateLimited`] for who has failed too often.
+    pub fn admit(&self, call: &LoginCall, origin: &Origin) -> Result<(), LoginError> {
+        let Some(Attempt { backoff, address, target }) = self.attempt(call, origin) else { return Ok(()) };
+        backoff.admit(address, &target, Instant::now()).map_err(|wait| {
+            let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+            LoginError::RateLimited { retry_after_ms }
+        })
+    }
+
+    /// How often somebody had to wait for earlier failures.
+    pub(crate) fn held_up(&self) -> u64 {
+        self.backoff.as_ref().map_or(0, Backoff::held_up)
+    }
+
+    /// Who tries whose password, if this call tries one and somebody counts.
+    fn attempt(&self, call: &LoginCall, origin: &Origin) -> Option<Attempt<'_>> {
+        let (backoff, address) = (self.backoff.as_ref()?, origin.address?);
+        let target = match call {
+            LoginCall::Login(LoginRequest { by: LoginBy::Password { name, .. }, .. }) => {
+                // All names that break the rules are one.
+                let name = Name::new(Cow::Borrowed(name));
+                Target::Name(name.as_ref().map_or("", |name| name.key()).into())
+            }
+            LoginCall::ChangePassword { user, .. } => Target::User(*user),
+            _ => return None,
+        };
+        Some(Attempt { backoff, address, target })
+    }
+
+    fn carry_out(&self, call: LoginCall) -> LoginReply {
         match call {
             LoginCall::Register { name, password } => {
                 self.register(&name, &password).map(|user| LoginReplyOk::Registered { user })
@@ -254,6 +304,27 @@ impl LoginService {
             // A call of a later version of the messages.
             _ => Err(LoginError::Forbidden),
         }
+    }
+}
+
+/// A password that is tried.
+struct Attempt<'a> {
+    backoff: &'a Backoff,
+    address: IpAddr,
+    target: Target,
+}
+
+impl Attempt<'_> {
+    /// Remembers the outcome. Returns how long the next try has to wait.
+    fn ended(self, reply: &LoginReply) -> Duration {
+        match reply {
+            Ok(_) => self.backoff.succeeded(self.address, &self.target),
+            Err(LoginError::Unauthorized) => {
+                return self.backoff.failed(self.address, &self.target, Instant::now());
+            }
+            Err(_) => {}
+        }
+        Duration::ZERO
     }
 }
 

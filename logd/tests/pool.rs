@@ -151,6 +151,42 @@ fn a_full_queue_of_hashes_is_overloaded_and_keeps_no_token_waiting() {
 }
 
 #[test]
+fn who_guesses_is_refused_before_it_takes_a_place_in_the_queue() {
+    let house = House::open(&LoginConfig::default(), plain_clock());
+    house.token("amy");
+    let at = |address: &str| Origin { address: address.parse().ok(), node: "a".into() };
+    let login = |password: &str| {
+        let by = LoginBy::Password { name: "Amy".into(), password: password.into() };
+        LoginCall::Login(LoginRequest { by, device: None })
+    };
+    let ask = |call: LoginCall, origin: Origin| {
+        let (tell, told) = unbounded();
+        house.pool.submit(call, origin, Box::new(move |answer| tell.send(answer).unwrap()));
+        told.recv_timeout(LONG).unwrap()
+    };
+    for _ in 0..5 {
+        assert_eq!(ask(login("wrong horse"), at("192.0.2.1")), Err(LoginError::Unauthorized));
+    }
+    // Further failures, so that the wait is longer than any hiccup of this machine: those that are on their way at once are all tried.
+    let (tell, told) = unbounded();
+    let mut refused = 0;
+    for _ in 0..500 {
+        if refused > 0 {
+            break;
+        }
+        let tell = tell.clone();
+        let reply = Box::new(move |answer| tell.send(answer).unwrap());
+        house.pool.submit(login("wrong horse"), at("192.0.2.1"), reply);
+        refused +=
+            usize::from(matches!(told.recv_timeout(LONG).unwrap(), Err(LoginError::RateLimited { .. })));
+    }
+    assert!(refused > 0, "in 500 tries none was told to wait");
+    assert!(house.pool.stats().held_up > 0);
+    assert!(ask(login(PASSWORD), at("192.0.2.2")).is_ok(), "another address");
+    assert!(ask(login(PASSWORD), Origin::default()).is_ok(), "the operator");
+}
+
+#[test]
 fn a_full_queue_of_tokens_is_overloaded() {
     let (clock, reaching, permit) = stopping_clock("login-token");
     let house = House::open(&LoginConfig { token_queue_max: 1, ..LoginConfig::default() }, clock);

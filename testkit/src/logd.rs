@@ -17,8 +17,8 @@ use crate::{TestkitError, process, try_wait_until};
 /// How long `restart` waits for the old process after SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
-/// Password hashing at real strength would be most of a test's time.
-const DEFAULT_CONFIG: &str = "[login]\nhash_memory_kib = 64\nhash_passes = 1\n";
+/// Password hashing at real strength would be most of a test's time, and all tests come from one address.
+const DEFAULT_CONFIG: &str = "[login]\nhash_memory_kib = 64\nhash_passes = 1\nfailed_login_backoff = false\n";
 
 /// How a private `logd` is started. Made by [`Logd::builder`].
 #[derive(Debug, Clone)]
@@ -180,7 +180,7 @@ impl LogdBuilder {
         self
     }
 
-    /// Uses this configuration in place of the default, which only makes password hashing cheap.
+    /// Uses this configuration in place of the default, which makes password hashing cheap and lets who fails try again at once.
     pub fn config(mut self, toml: impl Into<String>) -> Self {
         self.config = toml.into();
         self

@@ -84,11 +84,6 @@ impl ChatService {
         purpose: Purpose,
         reply: LoginReply,
     ) {
-        match (purpose, &reply) {
-            (Purpose::Login { .. }, Ok(_)) => self.note_login(cx, conn, true),
-            (Purpose::Login { .. }, Err(LoginError::Unauthorized)) => self.note_login(cx, conn, false),
-            _ => {}
-        }
         match (purpose, reply) {
             (Purpose::Login { hold }, Ok(LoginReplyOk::LoggedIn(logged_in))) => {
                 self.begin_session(cx, conn, id, logged_in, hold);
@@ -178,9 +173,6 @@ impl ChatService {
         }
         let by = match proof {
             Proof::Password(name, password) => {
-                if let Some(client) = cx.conn_mut(conn) {
-                    client.rare().login_name = Some(name.key().into());
-                }
                 LoginBy::Password { name: name.shown().to_owned(), password: password.into_owned() }
             }
             Proof::Token(token) => LoginBy::Token(token.into_owned()),

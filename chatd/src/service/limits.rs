@@ -1,11 +1,10 @@
 //! Whether a request comes too often.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use reactor::ConnId;
 use schema::error::{ByeCode, ErrorCode};
-use schema::request::{Proof, Request, RequestId};
+use schema::request::{Request, RequestId};
 
 use super::{ChatService, Cx};
 use crate::post::Refused;
@@ -26,13 +25,7 @@ impl ChatService {
         let address = || cx.peer(conn).and_then(reactor::Address::ip);
         match request {
             Request::Register { .. } => address().map_or(Ok(()), |address| gate.registers(address, now)),
-            Request::Login { proof, .. } => {
-                let name = match proof {
-                    Proof::Password(name, _) => Some(name.key()),
-                    Proof::Token(_) => None,
-                };
-                address().map_or(Ok(()), |address| gate.logs_in(address, name, now))
-            }
+            Request::Login { .. } => address().map_or(Ok(()), |address| gate.logs_in(address, now)),
             Request::Ping
             | Request::Ack { .. }
             | Request::Read { .. }
@@ -66,21 +59,6 @@ impl ChatService {
         rare.refused_at = Some(now);
         if rare.refused >= REFUSED_MAX {
             self.leave(cx, conn, ByeCode::RateLimited);
-        }
-    }
-
-    /// The login service has decided about a login by password.
-    pub(super) fn note_login(&self, cx: &mut Cx<'_>, conn: ConnId, is_good: bool) {
-        let Some(gate) = &self.node.gate else { return };
-        let now = cx.now();
-        let address: Option<IpAddr> = cx.peer(conn).and_then(reactor::Address::ip);
-        let name = cx.conn_mut(conn).and_then(|client| client.take_login_name());
-        if let (Some(address), Some(name)) = (address, name) {
-            if is_good {
-                gate.succeeded(address, &name);
-            } else {
-                gate.failed(address, &name, now);
-            }
         }
     }
 }

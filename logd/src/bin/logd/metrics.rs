@@ -61,7 +61,8 @@ impl Counters {
         page.gauge("hash_queue", "Calls that wait for a hash.", count(stats.hash_queue))?;
         page.gauge("token_queue", "Other calls that wait.", count(stats.token_queue))?;
         page.counter("overloads", "Calls refused because a queue was full.", stats.overloads)?;
-        page.counter("expired", "Calls whose time was over before their turn.", stats.expired)
+        page.counter("expired", "Calls whose time was over before their turn.", stats.expired)?;
+        page.counter("held_up", "Passwords not tried because too many before had been wrong.", stats.held_up)
     }
 
     fn tokens(&self, page: &mut Page<'_>) -> fmt::Result {
