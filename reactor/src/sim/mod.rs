@@ -116,8 +116,15 @@ impl Sim {
     /// # Errors
     /// None today; as for [`EventLoop::new`].
     pub fn event_loop(&self, config: LoopConfig) -> io::Result<EventLoop> {
-        let index = self.world.lock().add_loop();
-        EventLoop::with_poller(Poller::Sim(SimPoller::new(Arc::clone(&self.world), index)), config, index)
+        let (index, seed) = {
+            let mut world = self.world.lock();
+            (world.add_loop(), world.seed())
+        };
+        let poller = Poller::Sim(SimPoller::new(Arc::clone(&self.world), index));
+        let mut event_loop = EventLoop::with_poller(poller, config, index)?;
+        // The loop's own chance (jitter, who is accepted where) follows from the seed as well.
+        event_loop.core.rng = fastrand::Rng::with_seed(seed.wrapping_add(u64::from(index)));
+        Ok(event_loop)
     }
 
     /// Binds an address of this world, for [`TcpServer::serve_here`] on a loop of it.

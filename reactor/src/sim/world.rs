@@ -123,6 +123,10 @@ impl World {
         u16::try_from(self.loops.len() - 1).unwrap_or(u16::MAX)
     }
 
+    pub(crate) const fn seed(&self) -> u64 {
+        self.config.seed
+    }
+
     pub(crate) fn now(&self) -> Instant {
         self.base + self.now
     }
