@@ -73,6 +73,20 @@ impl LocalConv {
         next
     }
 
+    /// What of a user's cursors is further than was told before.
+    pub(super) fn further(
+        &mut self,
+        user: UserId,
+        delivered: Option<Seq>,
+        read: Option<Seq>,
+    ) -> (Option<Seq>, Option<Seq>) {
+        let told = self.told.get_or_insert_default().entry(user).or_default();
+        let delivered = delivered.filter(|seq| *seq > told.0);
+        let read = read.filter(|seq| *seq > told.1);
+        *told = (delivered.unwrap_or(told.0), read.unwrap_or(told.1));
+        (delivered, read)
+    }
+
     /// Moves on to `last`, which is in the store, and notes the places of which no commit has told.
     pub(super) fn jump(&mut self, last: Seq) {
         let mut from = self.contiguous.next();
@@ -306,6 +320,7 @@ mod tests {
             contiguous: seq(contiguous),
             holes: Vec::new(),
             ahead: None,
+            told: None,
         }
     }
 
@@ -324,6 +339,14 @@ mod tests {
         }
         assert!(here.take_next().is_none());
         assert!(here.ahead.is_none(), "nothing is kept of it");
+    }
+
+    #[test]
+    fn a_cursor_that_was_overtaken_on_its_way_is_not_told() {
+        let (mut here, [one, other]) = (at(0), [1, 2].map(|number| UserId::new(number).unwrap()));
+        assert_eq!(here.further(one, Some(seq(7)), None), (Some(seq(7)), None));
+        assert_eq!(here.further(one, Some(seq(5)), Some(seq(5))), (None, Some(seq(5))));
+        assert_eq!(here.further(other, Some(seq(5)), None), (Some(seq(5)), None));
     }
 
     #[test]

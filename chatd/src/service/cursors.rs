@@ -141,9 +141,12 @@ impl ChatService {
     /// A cursor write was committed or refused: its asker is answered, and whoever may know is told where the cursor is now.
     pub(super) fn on_cursor(&mut self, cx: &mut Cx<'_>, outcome: &CursorOutcome) {
         let origin = outcome.ticket.map(|ticket| ConnId::from_parts(ticket.owner, ticket.token));
-        let CursorOutcome { conv, user, .. } = *outcome;
-        if outcome.delivered.is_some() || outcome.read.is_some() {
-            let hint = Hint { conv, user, delivered: outcome.delivered, read: outcome.read };
+        let CursorOutcome { conv, user, mut delivered, mut read, .. } = *outcome;
+        if let Some(here) = self.convs.get_mut(&conv).filter(|_| self.node.cluster.is_some()) {
+            (delivered, read) = here.further(user, delivered, read);
+        }
+        if delivered.is_some() || read.is_some() {
+            let hint = Hint { conv, user, delivered, read };
             let audience = match outcome.audience {
                 Audience::Pair(members) => self.sessions_of(&members),
                 Audience::Group => self.sessions_in(conv),

@@ -21,6 +21,8 @@ pub(crate) struct LocalConv {
     pub(crate) holes: Vec<(Seq, Seq)>,
     /// What lies beyond `contiguous`, where something is known of that.
     pub(super) ahead: Option<Box<Ahead>>,
+    /// In a cluster, where cursors of several nodes come in any order: those that were told, `delivered` and `read`.
+    pub(super) told: Option<Box<FxHashMap<UserId, (Seq, Seq)>>>,
 }
 
 /// Who is in a conversation, as far as a loop has to know.
@@ -77,6 +79,7 @@ impl ChatService {
             contiguous,
             holes: Vec::new(),
             ahead: None,
+            told: None,
         });
         for member in members {
             if let Some(local) = self.users.get_mut(&member) {
@@ -105,6 +108,7 @@ impl ChatService {
                 contiguous: at_least.max(seen),
                 holes: Vec::new(),
                 ahead: None,
+                told: None,
             }
         });
         if let Who::Group(members) = &mut here.who {

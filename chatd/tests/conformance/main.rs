@@ -34,11 +34,11 @@ mod server;
 mod sessions;
 mod stream;
 
-/// Where the server has its tables: in its own folder.
+/// A server that has its tables in its own folder.
 mod engine {
-    use testkit::ChatdBuilder;
+    use testkit::{Chatd, ChatdBuilder};
 
-    pub(crate) fn tables(builder: ChatdBuilder) -> ChatdBuilder {
-        builder
+    pub(crate) fn start(builder: ChatdBuilder) -> Vec<Chatd> {
+        vec![builder.start().expect("the server starts")]
     }
 }

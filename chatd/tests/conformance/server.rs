@@ -23,11 +23,13 @@ pub(crate) struct User {
     pub(crate) name: String,
 }
 
-/// A running server.
+/// A running server, which may be several nodes of one cluster.
 #[derive(Debug)]
 pub(crate) struct House {
-    /// The process.
+    /// The process, or the first of them.
     pub(crate) chatd: Chatd,
+    others: Vec<Chatd>,
+    turn: AtomicUsize,
 }
 
 /// The server that tests share. Testkit's reaper ends it with the test process.
@@ -60,14 +62,16 @@ impl House {
 
     /// A server of one's own, with this added to its configuration.
     pub(crate) fn with_config(toml: &str) -> Self {
-        let builder = crate::engine::tables(Chatd::builder(env!("CARGO_BIN_EXE_chatd")));
-        let chatd = builder.more_config(toml).start().expect("the server starts");
-        Self { chatd }
+        let builder = Chatd::builder(env!("CARGO_BIN_EXE_chatd")).more_config(toml);
+        let mut nodes = crate::engine::start(builder);
+        let chatd = nodes.remove(0);
+        Self { chatd, others: nodes, turn: AtomicUsize::new(0) }
     }
 
-    /// Where clients connect.
+    /// Where clients connect: one node after the other.
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.chatd.chat_addr()
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (1 + self.others.len());
+        turn.checked_sub(1).map_or(&self.chatd, |other| &self.others[other]).chat_addr()
     }
 
     /// A connection that has been greeted.

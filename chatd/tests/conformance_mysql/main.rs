@@ -41,20 +41,20 @@ mod sessions;
 #[path = "../conformance/stream.rs"]
 mod stream;
 
-/// Where the server has its tables.
+/// A server that has its tables on MariaDB.
 mod engine {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use testkit::{ChatdBuilder, MariaDb};
+    use testkit::{Chatd, ChatdBuilder, MariaDb};
 
     /// A missing MariaDB is an error here: these tests have no other subject.
-    pub(crate) fn tables(builder: ChatdBuilder) -> ChatdBuilder {
+    pub(crate) fn start(builder: ChatdBuilder) -> Vec<Chatd> {
         static SERVER: OnceLock<MariaDb> = OnceLock::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let server =
             SERVER.get_or_init(|| MariaDb::start().expect("MariaDB, which `cargo xtask setup` installs"));
         let database = format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        builder.arg("--mysql").arg(server.url(&database))
+        vec![builder.arg("--mysql").arg(server.url(&database)).start().expect("the server starts")]
     }
 }

@@ -30,10 +30,10 @@ mod engine {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{Mutex, OnceLock};
 
-    use testkit::{ChatdBuilder, Logd, MariaDb};
+    use testkit::{Chatd, ChatdBuilder, Logd, MariaDb};
 
     /// A missing MariaDB is an error here: these tests have no other subject.
-    pub(crate) fn tables(builder: ChatdBuilder) -> ChatdBuilder {
+    pub(crate) fn start(builder: ChatdBuilder) -> Vec<Chatd> {
         static SERVER: OnceLock<MariaDb> = OnceLock::new();
         static LOGINS: Mutex<Vec<Logd>> = Mutex::new(Vec::new());
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -43,6 +43,6 @@ mod engine {
         let logd = Logd::builder(testkit::bin("logd")).args(["--mysql", &url]).start().expect("logd starts");
         let builder = builder.args(["--mysql", &url, "--logd", &logd.rpc_addr().to_string()]);
         LOGINS.lock().unwrap().push(logd);
-        builder
+        vec![builder.start().expect("the server starts")]
     }
 }
