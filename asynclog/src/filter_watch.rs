@@ -47,13 +47,15 @@ impl FilterWatch {
     pub(crate) fn run(self) {
         let mut told = None;
         while let Ok(true) = self.wait() {
+            // Fails when the folder that was watched is gone; one that was made anew in its place is watched. Before the file is read, so that no change falls in between;
+            // and added to what is watched, for while it is replaced nothing is.
+            let watched = inotify::add_watch(&self.events, &self.folder, changes() | WatchFlags::MASK_ADD);
             let problem = self.shared.reload().err().map(|error| error.to_string());
             if let Some(problem) = problem.as_ref().filter(|_| problem != told) {
                 self.shared.tell(Level::Warn, &format!("{problem}; the filter stays as it was"));
             }
             told = problem;
-            // Fails when the folder that was watched is gone; one that was made anew in its place is watched.
-            if let Err(error) = inotify::add_watch(&self.events, &self.folder, changes()) {
+            if let Err(error) = watched {
                 let folder = self.folder.display();
                 let text = format!("the filter file is not watched any more: {folder}: {error}");
                 return self.shared.tell(Level::Warn, &text);

@@ -126,6 +126,21 @@ enum Own<'a> {
 }
 
 impl Verifier {
+    /// Where a file belongs among others, by its first line: places sort by age, whatever the names of the files have become. `None` when it begins with something else.
+    ///
+    /// # Errors
+    ///
+    /// Those of the reader.
+    pub fn place(mut file: impl BufRead) -> io::Result<Option<(String, u64)>> {
+        let mut line = Vec::new();
+        file.read_until(b'\n', &mut line)?;
+        Ok(Line::read(&line).as_ref().and_then(own).and_then(|own| match own {
+            // The name of a run begins with its time.
+            Own::Opened { run, part } => Some((run.to_owned(), part)),
+            _ => None,
+        }))
+    }
+
     /// Reads one file.
     ///
     /// # Errors

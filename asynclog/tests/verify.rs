@@ -188,6 +188,13 @@ fn the_program_says_it_by_its_exit_code() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     assert!(text.contains(": 2000 produced = 2000 written + 0 dropped, by 4 threads, whole\n"), "{text}");
+    // As logrotate names them.
+    for (number, file) in all.iter_mut().enumerate() {
+        let renamed = dir.path().join(format!("a.log.{}", number + 1));
+        fs::rename(&file, &renamed).unwrap();
+        *file = renamed;
+    }
+    assert!(run(&all).status.success());
     fs::remove_file(&all[3]).unwrap();
     all.remove(3);
     assert_eq!(run(&all).status.code(), Some(1));

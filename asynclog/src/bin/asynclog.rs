@@ -9,8 +9,8 @@ use asynclog::{Verifier, VerifyReport};
 const USAGE: &str = "usage: asynclog verify FILES...
 
 Proves that nothing is missing from the files of a log: every record's number is there or told to be dropped, and
-every part's counts and checksum are right. Files may be given in any order: rolled ones are read before the
-current one. Exit code: 0 proven, 1 not proven, 2 wrong usage.
+every part's counts and checksum are right. Files may be given in any order, and may
+have been renamed. Exit code: 0 proven, 1 not proven, 2 wrong usage.
 ";
 
 fn main() -> ExitCode {
@@ -35,13 +35,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn verify(mut files: Vec<String>) -> io::Result<bool> {
-    // `a.log.20260923T101504.000001` before `a.log`, and rolled ones by age, which is how their names sort.
-    files.sort_by(|a, b| b.starts_with(a.as_str()).cmp(&a.starts_with(b.as_str())).then_with(|| a.cmp(b)));
+fn verify(files: Vec<String>) -> io::Result<bool> {
+    let at = |name: &str, error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+    let mut placed = Vec::new();
+    for name in files {
+        let place = File::open(&name).and_then(|file| Verifier::place(BufReader::new(file)));
+        placed.push((place.map_err(|error| at(&name, error))?, name));
+    }
+    placed.sort();
     let mut verifier = Verifier::default();
-    for name in &files {
+    for (_, name) in &placed {
         let read = File::open(name).and_then(|file| verifier.read(name, BufReader::new(file)));
-        read.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        read.map_err(|error| at(name, error))?;
     }
     let report = verifier.finish();
     print(&report, &mut io::stdout().lock())?;
