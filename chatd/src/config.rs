@@ -14,6 +14,7 @@ use serde::Deserialize;
 use store::{DbConfig, Secret};
 
 use crate::commands::Command;
+use crate::logging::{LogFormat, LoggingConfig};
 use crate::rates::RatesConfig;
 
 /// The chat server.
@@ -68,6 +69,12 @@ pub(crate) struct Args {
     /// What is logged, as in `info` or `warn,chatd=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "CHATD_LOG")]
     log: Option<String>,
+    /// Whether the log's lines are for people or objects of JSON [default: text]
+    #[arg(long, value_name = "text|json", env = "CHATD_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Reads what is logged from this file while there is something in it; a change is noticed
+    #[arg(long, value_name = "FILE", env = "CHATD_LOG_FILTER_FILE")]
+    log_filter_file: Option<PathBuf>,
     /// Messages of one transaction at most, 1 to 512; 1 shows what batching is worth [default: 512]
     #[arg(long, value_name = "N", env = "CHATD_BATCH_MAX")]
     batch_max: Option<usize>,
@@ -86,7 +93,8 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "\
-Every option but --check and --check-db is a key of the configuration file too, with _ for -.
+Every option but --check and --check-db is a key of the configuration file too, with _ for -;
+--log-format and --log-filter-file are format and filter_file in its section [logging].
 Signals: SIGTERM and SIGINT drain and end; SIGHUP reopens the log and reads the log filter anew.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -115,6 +123,7 @@ struct FileConfig {
     threads: Option<u16>,
     log_file: Option<PathBuf>,
     log: Option<String>,
+    logging: LoggingConfig,
     store: Option<DbConfig>,
     login: LoginConfig,
     limits: LimitsConfig,
@@ -181,6 +190,7 @@ pub(crate) struct Config {
     pub(crate) log: String,
     /// Set on the command line or by a variable: a reload does not change it.
     pub(crate) log_is_fixed: bool,
+    pub(crate) logging: LoggingConfig,
     pub(crate) store: DbConfig,
     /// The Redis of the cluster; `None`: this node is alone.
     pub(crate) redis: Option<ConnectionInfo>,
@@ -249,6 +259,7 @@ impl Config {
             .map_err(|error| ConfigError::Value { key: "zookeeper", message: error.to_string() })?;
         let redis = args.redis.clone().or(file.redis).map(|url| redis_server(&url)).transpose()?;
         let log_file = args.log_file.clone().or(file.log_file);
+        let logging = file.logging.with(args.log_format, args.log_filter_file.clone());
         let config = Self {
             file: args.config.clone(),
             listen: args.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6000))),
@@ -259,6 +270,7 @@ impl Config {
             log_file: log_file.unwrap_or_else(|| store.data_dir.join("chatd.log")),
             log_is_fixed: args.log.is_some(),
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
+            logging,
             store,
             redis,
             login: LoginConfig {
@@ -289,6 +301,9 @@ impl Config {
         }
         if self.redis.is_some() && self.store.mysql.is_none() {
             return wrong("redis", "needs `mysql`: the nodes of a cluster share their tables");
+        }
+        if let Some((key, rule)) = self.logging.fault() {
+            return wrong(key, rule);
         }
         if self.threads == 0 || self.threads > THREADS_MAX {
             return wrong("threads", "must be from 1 to 256");
@@ -405,6 +420,9 @@ mod tests {
             ("[store]\nbatch_max = 0", "batch_max"),
             ("[store]\nretention_days = 40000", "retention_days"),
             ("[login]\nhash_passes = 0", "hash_passes"),
+            ("[logging]\nflush_interval_ms = 0", "logging.flush_interval_ms"),
+            ("[logging]\nthread_buffer_bytes = 5", "logging.thread_buffer_bytes"),
+            ("[logging]\nformat = \"xml\"", "format"),
             ("[limits]\nidle_timeout_ms = 1", "limits.idle_timeout_ms"),
             ("[rates]\nsends = { burst = 0, per_minute = 1 }", "rates.sends"),
             ("[rates]\nsends = { burst = 1 }", "per_minute"),

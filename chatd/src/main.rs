@@ -7,6 +7,7 @@ mod config;
 mod connz;
 mod control;
 mod directory;
+mod logging;
 mod login;
 mod metrics;
 mod passing;

@@ -154,7 +154,27 @@ impl Counters {
         let stats = self.log.stats();
         page.counter("log_records", "Records logged.", stats.produced)?;
         page.counter("log_written", "Records written.", stats.written)?;
-        page.counter("log_dropped", "Records dropped.", stats.dropped())
+        page.counter("log_dropped", "Records dropped.", stats.dropped())?;
+        let causes = [
+            ("full", stats.refused_by_level.total()),
+            ("unwritable", stats.lost_by_level.total()),
+            ("ended", stats.late_by_level.total()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value));
+        page.counters("log_dropped_by_cause", "Records dropped, by cause.", "cause", causes.into_iter())?;
+        let levels =
+            log::Level::iter().map(|level| (level.as_str().to_lowercase(), stats.dropped_by_level.of(level)));
+        page.counters("log_dropped_by_level", "Records dropped, by level.", "level", levels)?;
+        page.counter("log_suppressed", "Records that the limit of a place kept out.", stats.suppressed)?;
+        page.gauge("log_pending", "Records that wait for the file-writer.", stats.pending_records)?;
+        page.gauge("log_pending_bytes", "Their bytes.", stats.pending_bytes)?;
+        page.gauge("log_threads", "Threads that have logged and live.", stats.threads)?;
+        page.counter("log_bytes", "Bytes written.", stats.bytes_written)?;
+        page.counter("log_flushes", "Times that lines were written out.", stats.flushes)?;
+        page.counter("log_syncs", "Times that the file was synced.", stats.syncs)?;
+        page.counter("log_write_errors", "Failures to open, write or roll the file.", stats.write_errors)?;
+        page.counter("log_reopens", "Times that the file was opened again.", stats.reopens)?;
+        page.counter("log_rolls", "Times that the file was rolled.", stats.rolls)
     }
 }
 

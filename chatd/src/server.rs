@@ -1,7 +1,6 @@
 //! `ChatServer`: puts the parts together, runs them, and takes them apart in order.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +22,7 @@ use crate::config::Config;
 use crate::connz::Told;
 use crate::control::{self, ControlService, Reply};
 use crate::directory::Directory;
+use crate::logging;
 use crate::login::LoginBackend;
 use crate::metrics::Counters;
 use crate::post::Post;
@@ -91,7 +91,7 @@ impl ChatServer {
         let loops: Vec<_> = slots.iter().map(ServiceSlot::handle).collect();
         let cluster = config.redis.clone().map(|server| Cluster::new(&config.node, server));
         let store = Store::open(&config.store, Box::new(LoopSink::new(loops.clone(), cluster.clone())))?;
-        let log = Arc::new(install_log(&config)?);
+        let log = Arc::new(logging::install(&config)?);
         mark_loops(&pool);
         let login = start_login(&store, &pool, &config)?;
         let node = Arc::new(Node {
@@ -129,17 +129,9 @@ impl ChatServer {
         &self.config
     }
 
-    /// SIGHUP: the log's file is opened anew and its filter read from the configuration file.
+    /// SIGHUP: the log's file is opened anew and its filter read again.
     pub(crate) fn reload(&self) {
-        self.log.reopen();
-        match self.config.reload_filter() {
-            Ok(None) => {}
-            Ok(Some(filter)) => match self.log.set_filter(&filter) {
-                Ok(()) => log::info!("the log filter is {filter:?} now"),
-                Err(error) => log::warn!("the log filter stays as it was: {error}"),
-            },
-            Err(error) => log::warn!("the configuration stays as it was: {error}"),
-        }
+        logging::reload(&self.config, &self.log);
     }
 
     /// Drains and ends: no new clients, `bye` to those who are there once they are answered, everything accepted made durable. `hurry` is asked now and
@@ -204,19 +196,6 @@ fn chat_limits(config: &Config, descriptors: u64) -> ServiceConfig {
         limits.connections_per_address_max = rates.connections_per_address_max;
     }
     limits
-}
-
-fn install_log(config: &Config) -> Result<asynclog::Guard, ServerError> {
-    let path = config.log_file.clone();
-    // With the tables on a server nobody else has made it yet. Where that fails opening the log says why.
-    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.store.data_dir);
-    let _ = path.parent().map(std::fs::create_dir_all);
-    asynclog::Builder::new()
-        .file(&path)
-        .filter(config.log.as_str())
-        .roll(asynclog::RollConfig::default())
-        .install()
-        .map_err(|error| ServerError::Log { path, error })
 }
 
 fn mark_loops(pool: &EventLoopThreadPool) {

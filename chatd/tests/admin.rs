@@ -49,6 +49,9 @@ fn metrics_count_what_happens() {
     assert!(value(&text, "chatd_connections{loop=\"0\"}").is_some_and(|open| open >= 2.0), "{text}");
     assert!(value(&text, "chatd_lines_in_total{loop=\"0\"}").is_some_and(|lines| lines >= 7.0));
     assert!(value(&text, "chatd_log_records_total").is_some_and(|records| records >= 2.0));
+    assert_eq!(value(&text, "chatd_log_dropped_by_cause_total{cause=\"full\"}"), Some(0.0));
+    assert_eq!(value(&text, "chatd_log_dropped_by_level_total{level=\"error\"}"), Some(0.0));
+    assert!(value(&text, "chatd_log_threads").is_some_and(|threads| threads >= 1.0), "{text}");
     assert!(!text.contains("chatd_pool"), "there is no pool");
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, number) = line.rsplit_once(' ').unwrap();

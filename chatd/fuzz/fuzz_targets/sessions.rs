@@ -6,6 +6,8 @@
 mod admin;
 #[path = "../bodies.rs"]
 mod bodies;
+#[path = "../../src/cluster/mod.rs"]
+mod cluster;
 #[path = "../../src/commands.rs"]
 mod commands;
 #[path = "../../src/config.rs"]
@@ -16,10 +18,14 @@ mod connz;
 mod control;
 #[path = "../../src/directory.rs"]
 mod directory;
+#[path = "../../src/logging.rs"]
+mod logging;
 #[path = "../../src/login.rs"]
 mod login;
 #[path = "../../src/metrics.rs"]
 mod metrics;
+#[path = "../../src/passing.rs"]
+mod passing;
 #[path = "../../src/post.rs"]
 mod post;
 #[path = "../../src/rates.rs"]
