@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::{CloseReason, ConnId};
 use rustc_hash::FxHashMap;
@@ -36,6 +36,8 @@ pub(crate) enum Pass {
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) user: usize,
+    /// When it began to connect.
+    pub(crate) since: Instant,
     step: Step,
     /// What the server said before it closed.
     pub(crate) bye: Option<Box<str>>,
@@ -67,7 +69,8 @@ pub(crate) struct Account {
     pub(crate) id: u64,
     /// The connection, while the user is in.
     pub(crate) conn: Option<ConnId>,
-    token: Box<[u8]>,
+    /// As it was on the wire, so no escape has to be thought of.
+    pub(crate) token: Box<[u8]>,
 }
 
 /// Lets users in, and ends the run.
@@ -78,9 +81,13 @@ pub(crate) struct Gate {
     heartbeat: usize,
     pub(crate) accounts: Vec<Account>,
     pass: Pass,
-    attempts: FxHashMap<ConnId, usize>,
+    attempts: FxHashMap<ConnId, (usize, Instant)>,
+    /// Who is to come in, in this order, and how many of them have begun.
+    queue: Vec<usize>,
     next: usize,
     inside: usize,
+    /// The queue begins anew at its end.
+    turns: bool,
     seconds: usize,
     line: Vec<u8>,
     pub(crate) progress: Progress,
@@ -102,8 +109,10 @@ impl Gate {
             accounts: vec![Account::default(); users],
             pass: Pass::Stay,
             attempts: FxHashMap::default(),
+            queue: Vec::new(),
             next: 0,
             inside: 0,
+            turns: false,
             seconds: 0,
             line: Vec::new(),
             progress: Progress::new(),
@@ -118,7 +127,25 @@ impl Gate {
 
     /// Lets all users in.
     pub(crate) fn begin<S: Shape>(&mut self, cx: &mut Cx<'_, S>, pass: Pass) {
+        self.begin_with(cx, pass, (0..self.accounts.len()).collect());
+    }
+
+    /// Lets all users in by token, one after the other and again from the first, until [`Gate::end_turns`].
+    pub(crate) fn begin_turns<S: Shape>(&mut self, cx: &mut Cx<'_, S>) {
+        self.turns = true;
+        self.begin(cx, Pass::Token);
+    }
+
+    /// Nobody else begins to come in.
+    pub(crate) fn end_turns(&mut self) {
+        self.turns = false;
+        self.next = self.queue.len();
+    }
+
+    /// Lets these users in.
+    pub(crate) fn begin_with<S: Shape>(&mut self, cx: &mut Cx<'_, S>, pass: Pass, users: Vec<usize>) {
         self.pass = pass;
+        self.queue = users;
         self.next = 0;
         self.inside = 0;
         let lanes = if pass == Pass::Token { LANES_TOKEN } else { LANES_HASH };
@@ -129,28 +156,31 @@ impl Gate {
 
     /// Begins with the next user, if one is left.
     fn admit<S: Shape>(&mut self, cx: &mut Cx<'_, S>) {
-        if self.next >= self.accounts.len() || self.is_over() {
+        if self.turns && self.next >= self.queue.len() {
+            self.next = 0;
+        }
+        let Some(&user) = self.queue.get(self.next) else { return };
+        if self.is_over() {
             return;
         }
-        let user = self.next;
         self.next += 1;
         match cx.connect(self.target, codec()) {
-            Ok(conn) => drop(self.attempts.insert(conn, user)),
+            Ok(conn) => drop(self.attempts.insert(conn, (user, Instant::now()))),
             Err(error) => self.end(cx, Err(LoadError::Connect { user, error })),
         }
     }
 
     /// An attempt to connect has come to its end.
     pub(crate) fn opened(&mut self, conn: ConnId) -> Guest {
-        let user = self.attempts.remove(&conn).unwrap_or_default();
-        Guest { user, step: Step::Hello, bye: None }
+        let (user, since) = self.attempts.remove(&conn).unwrap_or((0, Instant::now()));
+        Guest { user, since, step: Step::Hello, bye: None }
     }
 
     /// A user is in, or has left with its token. Whether it was the last.
     pub(crate) fn entered<S: Shape>(&mut self, cx: &mut Cx<'_, S>) -> bool {
         self.inside += 1;
         self.admit(cx);
-        self.inside == self.accounts.len()
+        !self.turns && self.inside == self.queue.len()
     }
 
     /// A user's connection is gone.
@@ -226,7 +256,6 @@ impl Gate {
                 self.line.extend_from_slice(text.as_bytes());
             }
             Step::Login if self.pass == Pass::Token => {
-                // As it was on the wire, so no escape has to be thought of.
                 let token = self.accounts.get(at.user).map(|account| &*account.token).unwrap_or_default();
                 self.line.extend_from_slice(br#"{"type":"login","id":2,"token":""#);
                 self.line.extend_from_slice(token);
@@ -259,7 +288,7 @@ impl Gate {
             Pass::Enrol => "registered",
             Pass::Stay | Pass::Token => "logged in",
         };
-        format!("{what}: {} of {}", self.inside, self.accounts.len())
+        format!("{what}: {} of {}", self.inside, self.queue.len())
     }
 }
 

@@ -3,7 +3,7 @@
 //! `chatload` is one thread with one event loop of [`reactor`]. It knows the server by its protocol alone, so it can load any server that speaks it.
 //! The
 //! handler on that loop has a gate, which registers users and logs them in, and a shape, which has the connections then: pairs of users who write to
-//! each other, groups, or idle ones. [`run()`] does all of it and ends with a [`Report`].
+//! each other, groups, messages to users who are away, logins, idle users, or a bit of all. [`run()`] does all of it and ends with a [`Report`].
 
 mod echoload;
 mod gate;
@@ -11,8 +11,13 @@ mod idle;
 mod limit;
 mod load;
 mod machine;
+mod mark;
+mod message;
+mod mixed;
+mod offline;
 mod options;
 mod outbox;
+mod pace;
 mod pairs;
 mod process;
 mod progress;
@@ -22,6 +27,8 @@ mod rooms;
 pub mod rows;
 mod run;
 mod scan;
+mod state;
+mod storm;
 mod stream;
 mod table;
 
@@ -34,7 +41,8 @@ pub use machine::{load_average, machine};
 pub use options::{Options, ShapeName};
 pub use process::own_cpu;
 pub use report::{
-    GroupReport, IdleReport, Memory, PairsReport, Quantiles, Report, ServerUse, ThreadUse, Verdict,
+    GroupReport, HelperUse, IdleReport, Memory, MixedReport, OfflineReport, PaceReport, PairsReport,
+    PartReport, Quantiles, Report, ServerUse, StormReport, ThreadUse, Verdict,
 };
 pub use run::run;
 pub use table::{Table, number};

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::Parser;
 use schema::limits::TEXT_BYTES_MAX;
 
-use crate::pairs::TEXT_BYTES_MIN;
+use crate::message::TEXT_BYTES_MIN;
 
 /// Loads a chat server and says how it did: rates, latencies, the server's CPU and memory, and whether anything was lost, doubled or out of order.
 ///
@@ -20,15 +20,32 @@ pub struct Options {
     /// The server's chat port
     #[arg(long, value_name = "ADDR")]
     pub addr: SocketAddr,
-    /// What the users do: pairs, idle, or group:N for groups of N members
+    /// What the users do: pairs, group:N (groups of N members), idle, offline (store and fetch, or store and fetch alone), storm (logins by token),
+    /// mixed (one in twenty in pairs, one in ten in groups of 20, the others idle)
     #[arg(long, value_name = "SHAPE")]
     pub shape: ShapeName,
-    /// Users, each with one connection [default: 200 for pairs, 10000 for idle, one group of N]
+    /// Users, each with one connection [default: 200 for pairs and offline, 10000 for idle, one group of N, 2000 for storm and mixed]
     #[arg(long, visible_alias = "conns", value_name = "N")]
     pub users: Option<usize>,
     /// Messages of each user that wait for their ok (pairs)
     #[arg(long, value_name = "W", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub window: u32,
+    /// Send so many messages a second, whatever the server answers; what is answered `overloaded` is counted and not sent again, and --window only
+    /// bounds what waits for its ok (pairs; mixed has 1000)
+    #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
+    pub rate: Option<f64>,
+    /// After the measured time go on at this rate for 3 s, and see how soon all is well again (pairs with --rate)
+    #[arg(long, value_name = "PER SECOND", requires = "rate", value_parser = per_second)]
+    pub then_rate: Option<f64>,
+    /// Messages to send, all together (offline, store)
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    pub messages: u64,
+    /// What `store` leaves to `fetch`: the users, and which of their messages were answered
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Kill (SIGKILL) this process at the moment in which the last ok has come (store); may be repeated
+    #[arg(long, value_name = "PID")]
+    pub then_kill: Vec<u32>,
     /// Seconds that are measured
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     pub seconds: f64,
@@ -47,6 +64,9 @@ pub struct Options {
     /// The server's process on this machine, to report its CPU and memory
     #[arg(long, value_name = "PID")]
     pub pid: Option<u32>,
+    /// A process that works for the server, such as its database, to report its CPU; may be repeated
+    #[arg(long, value_name = "PID")]
+    pub also: Vec<u32>,
     /// Write the result to this file as JSON, too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -61,6 +81,8 @@ Examples:
   chatload --addr 127.0.0.1:6000 --shape pairs --users 2 --window 1 --pid $(pidof chatd)
   chatload --addr 127.0.0.1:6000 --shape idle --users 10000 --pid $(pidof chatd)
   chatload --addr 127.0.0.1:6000 --shape group:1000 --window 8 --pid $(pidof chatd)
+  chatload --addr 127.0.0.1:6000 --shape pairs --window 256 --rate 100000 --then-rate 10000
+  chatload --addr 127.0.0.1:6000 --shape store --state run.json && chatload --addr 127.0.0.1:6000 --shape fetch --state run.json
 
 It uses one core. To measure a server rather than the two together, give each a core of its own with taskset; when the result
 says that chatload itself used all of its core, the figure is chatload's limit, not the server's.
@@ -74,6 +96,16 @@ pub enum ShapeName {
     Pairs,
     /// Users are logged in and do nothing.
     Idle,
+    /// Half of the users write to the other half, who are away; then those come and fetch it.
+    Offline,
+    /// The first half of that.
+    Store,
+    /// The second half of that.
+    Fetch,
+    /// Users log in by token and leave, one after the other.
+    Storm,
+    /// Many idle, a few in pairs, some in groups.
+    Mixed,
     /// Users in groups of so many, of whom one writes as fast as its window allows.
     Group(usize),
 }
@@ -85,8 +117,16 @@ impl FromStr for ShapeName {
         match (text, text.strip_prefix("group:").map(str::parse)) {
             ("pairs", _) => Ok(Self::Pairs),
             ("idle", _) => Ok(Self::Idle),
+            ("offline", _) => Ok(Self::Offline),
+            ("store", _) => Ok(Self::Store),
+            ("fetch", _) => Ok(Self::Fetch),
+            ("storm", _) => Ok(Self::Storm),
+            ("mixed", _) => Ok(Self::Mixed),
             (_, Some(Ok(size))) if size >= 2 => Ok(Self::Group(size)),
-            _ => Err("must be pairs, idle, or group:N with N at least 2".to_owned()),
+            _ => {
+                Err("must be pairs, idle, offline, store, fetch, storm, mixed, or group:N with N at least 2"
+                    .to_owned())
+            }
         }
     }
 }
@@ -96,7 +136,8 @@ impl Options {
     #[must_use]
     pub fn users(&self) -> usize {
         self.users.unwrap_or(match self.shape {
-            ShapeName::Pairs => 200,
+            ShapeName::Pairs | ShapeName::Offline | ShapeName::Store | ShapeName::Fetch => 200,
+            ShapeName::Storm | ShapeName::Mixed => 2_000,
             ShapeName::Idle => 10_000,
             ShapeName::Group(size) => size,
         })
@@ -108,10 +149,14 @@ impl Options {
     /// The words for the person who gave them.
     pub fn check(&self) -> Result<(), String> {
         let users = self.users();
-        if users == 0 || (self.shape == ShapeName::Pairs && !users.is_multiple_of(2)) {
+        let two_sided = [ShapeName::Pairs, ShapeName::Offline, ShapeName::Store, ShapeName::Fetch];
+        if users == 0 || (two_sided.contains(&self.shape) && !users.is_multiple_of(2)) {
             return Err(format!(
-                "--users {users}: pairs need an even number of users, and at least one pair"
+                "--users {users}: this shape needs an even number of users, and at least one pair"
             ));
+        }
+        if matches!(self.shape, ShapeName::Store | ShapeName::Fetch) && self.state.is_none() {
+            return Err("--shape store and fetch need --state FILE".to_owned());
         }
         if let ShapeName::Group(size) = self.shape
             && !users.is_multiple_of(size)
@@ -128,6 +173,11 @@ impl Options {
         }
         Ok(())
     }
+}
+
+fn per_second(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (1.0..=1e7).contains(&rate) { Ok(rate) } else { Err("must be from 1 to 10000000".to_owned()) }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -171,6 +221,7 @@ mod tests {
             (["--text-bytes", "3"], "--text-bytes"),
             (["--run-id", "a b"], "--run-id"),
             (["--shape", "group:7"], "multiple"),
+            (["--shape", "fetch"], "--state"),
         ] {
             assert!(options(&flags).check().unwrap_err().contains(word), "{flags:?}");
         }

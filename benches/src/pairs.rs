@@ -1,34 +1,30 @@
 //! Users in pairs: each writes to its partner as fast as its window allows, acks what it receives, and checks all of it.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use reactor::ConnId;
 
 use crate::gate::{Gate, Pass, is_passing};
 use crate::load::{At, Cx, Shape};
+use crate::mark::Mark;
+use crate::message::{
+    ACK_PUSHES, Draft, RESEND_MS, To, histogram, record, text_number, write_ack, write_send,
+};
 use crate::options::Options;
 use crate::outbox::{Arrival, Outbox};
-use crate::process::{self, Sample, Watch, count};
+use crate::pace::Pace;
+use crate::process::{Watch, count};
 use crate::report::{PairsReport, Quantiles, Report, Verdict};
 use crate::scan::{Kind, Line};
 use crate::stream::{Seen, Stream};
 
-/// Digits of a message's number at the start of its text.
-const DIGITS: usize = 12;
-/// The shortest text that holds the number.
-pub(crate) const TEXT_BYTES_MIN: usize = DIGITS;
-/// Pushes after which a user acks without waiting for the timer: an eighth of the server's push window.
-const ACK_PUSHES: u32 = 32;
 /// How long an ack waits for company at the longest.
 const ACK_DELAY: Duration = Duration::from_millis(100);
-/// How long a resend waits when the server does not say.
-const RESEND_MS: u64 = 100;
-/// The longest latency that is told from longer ones, in microseconds.
-const LATENCY_MAX_US: u64 = 60_000_000;
 
 const TICK_ACK: u64 = 1;
 const TICK_PHASE: u64 = 2;
+const TICK_PACE: u64 = 3;
 
 /// The shape.
 pub(crate) struct Pairs {
@@ -42,11 +38,11 @@ pub(crate) struct Pairs {
     /// In the measured time.
     accepted: u64,
     received: u64,
-    window: Option<Window>,
-    end: Option<Window>,
+    begin: Option<Mark>,
+    end: Option<Mark>,
     verdict: Verdict,
-    /// What the text is filled up with behind its number.
-    filler: Vec<u8>,
+    /// Sends at a rate of its own, whatever the answers do.
+    pace: Option<Pace>,
     line: Vec<u8>,
     shown: (Instant, u64),
 }
@@ -60,20 +56,13 @@ struct Plan {
     drain: Duration,
 }
 
-/// One end of the measured time.
-struct Window {
-    at: Instant,
-    wall_ms: f64,
-    server: Option<Sample>,
-    own: Duration,
-    machine: Option<Duration>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Entering,
     Warmup,
     Measure,
+    /// At the lower rate that follows.
+    After,
     Drain,
 }
 
@@ -90,7 +79,6 @@ struct User {
 
 impl Pairs {
     pub(crate) fn new(options: &Options, watch: Watch) -> Option<Self> {
-        let histogram = || Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).ok();
         let secs = |secs| Duration::try_from_secs_f64(secs).unwrap_or_default();
         let plan = Plan {
             users: options.users(),
@@ -100,9 +88,7 @@ impl Pairs {
             seconds: secs(options.seconds),
             drain: secs(options.drain),
         };
-        let letters = " the quick brown fox jumps over the lazy dog".bytes().cycle();
         Some(Self {
-            filler: letters.take(plan.text_bytes.saturating_sub(DIGITS)).collect(),
             plan,
             watch,
             users: Vec::new(),
@@ -111,9 +97,10 @@ impl Pairs {
             ok: histogram()?,
             accepted: 0,
             received: 0,
-            window: None,
+            begin: None,
             end: None,
             verdict: Verdict::default(),
+            pace: options.rate.map(|rate| Pace::new(rate, options.then_rate)),
             line: Vec::new(),
             shown: (Instant::now(), 0),
         })
@@ -121,15 +108,33 @@ impl Pairs {
 
     /// Sends until the user's window is full.
     fn fill(&mut self, cx: &mut Cx<'_, Self>, gate: &Gate, user: usize) {
+        while self.pace.is_none() && self.send(cx, gate, user) {}
+    }
+
+    /// Sends a message, if the user's window has room.
+    fn send(&mut self, cx: &mut Cx<'_, Self>, gate: &Gate, user: usize) -> bool {
         let window = usize::try_from(self.plan.window).unwrap_or(usize::MAX);
-        while let Some(sender) = self.users.get_mut(user)
-            && sender.outbox.unanswered() < window
-            && self.phase != Phase::Drain
-            && sender.conn.is_some()
-        {
-            let number = sender.outbox.send(Instant::now());
-            self.verdict.sent += 1;
-            self.say(cx, &gate.run_id, user, number);
+        let Some(sender) = self.users.get_mut(user) else { return false };
+        if sender.outbox.unanswered() >= window || self.phase == Phase::Drain || sender.conn.is_none() {
+            return false;
+        }
+        let number = sender.outbox.send(Instant::now());
+        self.verdict.sent += 1;
+        self.say(cx, &gate.run_id, user, number);
+        true
+    }
+
+    /// Sends what the pace has made due, users taking turns. Who has a full window is passed over.
+    fn keep_pace(&mut self, cx: &mut Cx<'_, Self>, gate: &Gate) {
+        let users = self.users.len();
+        let due = self.pace.as_mut().map_or(0, |pace| pace.due(Instant::now()));
+        for _ in 0..due {
+            let Some(user) = self.pace.as_mut().map(|pace| pace.next_user(users)) else { return };
+            if !self.send(cx, gate, user)
+                && let Some(pace) = &mut self.pace
+            {
+                pace.held_back += u64::from(self.phase == Phase::Measure);
+            }
         }
     }
 
@@ -138,30 +143,12 @@ impl Pairs {
         let partner = self.users.get(user ^ 1).map(|partner| partner.id).unwrap_or_default();
         let Some(sender) = self.users.get(user) else { return };
         let Some(conn) = sender.conn else { return };
-        let mut digits = itoa::Buffer::new();
-        let line = &mut self.line;
-        line.clear();
-        line.extend_from_slice(br#"{"type":"send","id":"#);
-        line.extend_from_slice(digits.format(number).as_bytes());
-        line.extend_from_slice(br#","client_id":""#);
-        line.extend_from_slice(run_id.as_bytes());
-        line.push(b'-');
-        line.extend_from_slice(digits.format(sender.id).as_bytes());
-        line.push(b'-');
-        line.extend_from_slice(digits.format(number).as_bytes());
-        let (key, to) = if sender.conv == 0 { ("user", partner) } else { ("conv", sender.conv) };
-        line.extend_from_slice(br#"",""#);
-        line.extend_from_slice(key.as_bytes());
-        line.extend_from_slice(br#"":"#);
-        line.extend_from_slice(digits.format(to).as_bytes());
-        line.extend_from_slice(br#","text":""#);
-        let number = digits.format(number).as_bytes();
-        line.resize(line.len() + DIGITS.saturating_sub(number.len()), b'0');
-        line.extend_from_slice(number);
-        line.extend_from_slice(&self.filler);
-        line.extend_from_slice(b"\"}\n");
+        let to = if sender.conv == 0 { To::User(partner) } else { To::Conv(sender.conv) };
+        let text_bytes = self.plan.text_bytes;
+        let draft = Draft { number, run_id, sender: sender.id, to, time: 0, text_bytes };
+        write_send(&draft, &mut self.line);
         // A connection that is gone has its `on_close`.
-        let _ = cx.send(conn, line);
+        let _ = cx.send(conn, &self.line);
     }
 
     fn on_ok(&mut self, cx: &mut Cx<'_, Self>, gate: &mut Gate, at: At, line: &Line<'_>) {
@@ -173,6 +160,9 @@ impl Pairs {
                 if self.phase == Phase::Measure {
                     self.accepted += 1;
                     record(&mut self.ok, now, sent);
+                }
+                if let Some(pace) = &mut self.pace {
+                    pace.answered(now, sent);
                 }
             }
             Arrival::Again => self.verdict.doubled += 1,
@@ -237,6 +227,16 @@ impl Pairs {
 
     fn on_error(&mut self, cx: &mut Cx<'_, Self>, gate: &mut Gate, at: At, line: &Line<'_>) {
         let Some(number) = line.id else { return self.stray("an error for nothing", line) };
+        if line.code == b"overloaded"
+            && let Some(pace) = &mut self.pace
+        {
+            pace.refused(Instant::now(), self.phase == Phase::Measure);
+            self.verdict.overloaded += 1;
+            if let Some(user) = self.users.get_mut(at.user) {
+                user.outbox.refuse(number);
+            }
+            return self.look_done(cx, gate);
+        }
         self.trouble(|| format!("message {number} of user {}: {}", at.user, line.words()));
         if is_passing(line.code) {
             self.verdict.resent += 1;
@@ -259,15 +259,8 @@ impl Pairs {
             return;
         }
         user.unacked = 0;
-        let mut digits = itoa::Buffer::new();
-        let line = &mut self.line;
-        line.clear();
-        line.extend_from_slice(br#"{"type":"ack","conv":"#);
-        line.extend_from_slice(digits.format(user.conv).as_bytes());
-        line.extend_from_slice(br#","seq":"#);
-        line.extend_from_slice(digits.format(seq).as_bytes());
-        line.extend_from_slice(b"}\n");
-        let _ = cx.send(conn, line);
+        write_ack(user.conv, seq, &mut self.line);
+        let _ = cx.send(conn, &self.line);
     }
 
     fn stray(&mut self, what: &str, line: &Line<'_>) {
@@ -282,17 +275,6 @@ impl Pairs {
         self.verdict.trouble.get_or_insert_with(words);
     }
 
-    fn window(&self) -> Window {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Window {
-            at: Instant::now(),
-            wall_ms: wall.as_secs_f64() * 1e3,
-            server: self.watch.sample(),
-            own: process::cpu(std::process::id()).unwrap_or_default(),
-            machine: process::machine_cpu(),
-        }
-    }
-
     fn next_phase(&mut self, cx: &mut Cx<'_, Self>, gate: &mut Gate) {
         match self.phase {
             Phase::Entering => {
@@ -301,13 +283,18 @@ impl Pairs {
             }
             Phase::Warmup => {
                 self.phase = Phase::Measure;
-                self.window = Some(self.window());
+                self.begin = Some(Mark::now(&self.watch));
                 cx.set_timer(self.plan.seconds, TICK_PHASE);
             }
             Phase::Measure => {
-                self.end = Some(self.window());
-                self.drain(cx, gate);
+                self.end = Some(Mark::now(&self.watch));
+                let Some(wait) = self.pace.as_mut().and_then(|pace| pace.slow_down(Instant::now())) else {
+                    return self.drain(cx, gate);
+                };
+                self.phase = Phase::After;
+                cx.set_timer(wait, TICK_PHASE);
             }
+            Phase::After => self.drain(cx, gate),
             // Whatever is still missing now is missing.
             Phase::Drain => self.finish(cx, gate),
         }
@@ -321,8 +308,8 @@ impl Pairs {
 
     /// Ends the run when nothing is under way any more.
     fn look_done(&mut self, cx: &mut Cx<'_, Self>, gate: &mut Gate) {
-        let Verdict { sent, accepted, received, refused, .. } = self.verdict;
-        if self.phase != Phase::Drain || sent > accepted + refused || accepted > received {
+        let Verdict { sent, accepted, received, refused, overloaded, .. } = self.verdict;
+        if self.phase != Phase::Drain || sent > accepted + refused + overloaded || accepted > received {
             return;
         }
         if self.users.iter().all(|user| user.outbox.is_empty()) {
@@ -335,36 +322,29 @@ impl Pairs {
             return;
         }
         self.judge();
-        let (begin, end) = match (self.window.take(), self.end.take()) {
+        let (begin, end) = match (self.begin.take(), self.end.take()) {
             (Some(begin), Some(end)) => (begin, end),
             // It ended before there was anything to measure.
-            _ => (self.window(), self.window()),
+            _ => (Mark::now(&self.watch), Mark::now(&self.watch)),
         };
-        let seconds = end.at.saturating_duration_since(begin.at).as_secs_f64();
-        let rate = |messages| if seconds > 0.0 { count(messages) / seconds } else { 0.0 };
-        let own = end.own.saturating_sub(begin.own).as_secs_f64();
-        let server = begin.server.zip(end.server).map(|(from, to)| from.until(&to, self.accepted));
-        let machine = begin.machine.zip(end.machine).map(|(from, to)| to.saturating_sub(from).as_secs_f64());
-        let others_cores = server.as_ref().zip(machine).filter(|_| seconds > 0.0).map(|(server, machine)| {
-            // What little the coarser clock gives too little is nothing.
-            ((machine - own) / seconds - server.cores).max(0.0)
-        });
+        let span = begin.until(&end, self.accepted);
         let report = PairsReport {
             run_id: gate.run_id.clone(),
             users: self.plan.users,
             window: self.plan.window,
             text_bytes: self.plan.text_bytes,
-            seconds,
-            begin_ms: begin.wall_ms,
-            end_ms: end.wall_ms,
+            seconds: span.seconds,
+            begin_ms: span.begin_ms,
+            end_ms: span.end_ms,
             accepted: self.accepted,
-            accepted_per_second: rate(self.accepted),
-            received_per_second: rate(self.received),
+            accepted_per_second: span.rate(self.accepted),
+            received_per_second: span.rate(self.received),
             receipt_us: Quantiles::from(&self.receipt),
             ok_us: Quantiles::from(&self.ok),
-            server,
-            load_cores: if seconds > 0.0 { own / seconds } else { 0.0 },
-            others_cores,
+            server: span.server,
+            load_cores: span.load_cores,
+            others_cores: span.others_cores,
+            pace: self.pace.as_ref().map(|pace| pace.report(span.seconds)),
             verdict: self.verdict.clone(),
         };
         gate.end(cx, Ok(Report::Pairs(Box::new(report))));
@@ -414,6 +394,9 @@ impl Shape for Pairs {
         self.shown = (cx.now(), 0);
         cx.set_timer(ACK_DELAY, TICK_ACK);
         self.next_phase(cx, gate);
+        if self.pace.is_some() {
+            cx.set_timer(Duration::from_millis(1), TICK_PACE);
+        }
         for user in 0..self.users.len() {
             self.fill(cx, gate, user);
         }
@@ -438,6 +421,13 @@ impl Shape for Pairs {
         if token == TICK_PHASE {
             return self.next_phase(cx, gate);
         }
+        if token == TICK_PACE {
+            self.keep_pace(cx, gate);
+            if self.phase != Phase::Drain {
+                cx.set_timer(Duration::from_millis(1), TICK_PACE);
+            }
+            return;
+        }
         cx.set_timer(ACK_DELAY, TICK_ACK);
         for user in 0..self.users.len() {
             if self.users.get(user).is_some_and(|user| user.unacked > 0) {
@@ -454,7 +444,7 @@ impl Shape for Pairs {
         }
         // What was measured before it stands; the run itself has failed.
         if self.phase == Phase::Measure {
-            self.end = Some(self.window());
+            self.end = Some(Mark::now(&self.watch));
         }
         if self.phase != Phase::Drain {
             self.drain(cx, gate);
@@ -466,37 +456,14 @@ impl Shape for Pairs {
             Phase::Entering => return None,
             Phase::Warmup => "warming up",
             Phase::Measure => "measuring",
+            Phase::After => "recovering",
             Phase::Drain => "waiting for what is under way",
         };
         let (since, before) = std::mem::replace(&mut self.shown, (now, self.verdict.accepted));
         let seconds = now.saturating_duration_since(since).as_secs_f64().max(1e-9);
         let rate = count(self.verdict.accepted - before) / seconds;
-        let waiting = self.verdict.sent - self.verdict.accepted - self.verdict.refused;
+        let done = self.verdict.accepted + self.verdict.refused + self.verdict.overloaded;
+        let waiting = self.verdict.sent - done;
         Some(format!("{phase}: {} messages/s, {waiting} unanswered", crate::table::number(rate)))
-    }
-}
-
-/// The number at the start of a message's text.
-fn text_number(text: &[u8]) -> Option<u64> {
-    let digits = text.get(..DIGITS)?;
-    digits.iter().try_fold(0_u64, |number, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
-    })
-}
-
-fn record(histogram: &mut Histogram<u64>, now: Instant, sent: Instant) {
-    let us = now.saturating_duration_since(sent).as_micros();
-    histogram.saturating_record(u64::try_from(us).unwrap_or(u64::MAX).max(1));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_carries_its_number() {
-        assert_eq!(text_number(b"000000000042 the quick"), Some(42));
-        assert_eq!(text_number(b"00000000004"), None);
-        assert_eq!(text_number(b"00000000004x"), None);
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::report::{Memory, ServerUse, ThreadUse};
+use crate::report::{HelperUse, Memory, ServerUse, ThreadUse};
 
-/// A process, or nobody.
-#[derive(Clone, Copy, Debug)]
+/// A process, or nobody; and others that work for it.
+#[derive(Clone, Debug)]
 pub(crate) struct Watch {
     pid: Option<u32>,
+    helpers: Vec<u32>,
 }
 
 /// A process at one moment.
@@ -19,12 +20,13 @@ pub(crate) struct Sample {
     cpu: Duration,
     user: Duration,
     threads: BTreeMap<String, Duration>,
+    helpers: Vec<(String, Duration)>,
     pub(crate) memory: Memory,
 }
 
 impl Watch {
-    pub(crate) fn new(pid: Option<u32>) -> Self {
-        Self { pid }
+    pub(crate) fn new(pid: Option<u32>, helpers: &[u32]) -> Self {
+        Self { pid, helpers: helpers.to_vec() }
     }
 
     /// `None` without a process, or when it is gone.
@@ -35,6 +37,7 @@ impl Watch {
             cpu: cpu(pid)?,
             user: user_cpu(pid)?,
             threads: threads(pid),
+            helpers: self.helpers.iter().filter_map(|pid| Some((name(*pid)?, cpu(*pid)?))).collect(),
             memory: memory(pid)?,
         })
     }
@@ -57,14 +60,29 @@ impl Sample {
             })
             .collect();
         threads.sort_by(|a, b| b.cores.total_cmp(&a.cores));
+        let each = |used: Duration| (messages > 0).then(|| used.as_secs_f64() * 1e6 / count(messages));
+        let helpers: Vec<_> = self
+            .helpers
+            .iter()
+            .zip(&end.helpers)
+            .map(|((name, from), (_, to))| (name, to.saturating_sub(*from)))
+            .collect();
         ServerUse {
             cores: share(used),
-            cpu_us_per_message: (messages > 0).then(|| used.as_secs_f64() * 1e6 / count(messages)),
-            user_us_per_message: (messages > 0)
-                .then(|| end.user.saturating_sub(self.user).as_secs_f64() * 1e6 / count(messages)),
+            cpu_us_per_message: each(used),
+            user_us_per_message: each(end.user.saturating_sub(self.user)),
+            all_us_per_message: each(used + helpers.iter().map(|(_, used)| *used).sum::<Duration>()),
             before: self.memory,
             after: end.memory,
             threads,
+            helpers: helpers
+                .into_iter()
+                .map(|(name, used)| HelperUse {
+                    name: name.clone(),
+                    cores: share(used),
+                    cpu_us_per_message: each(used),
+                })
+                .collect(),
         }
     }
 }
@@ -86,6 +104,11 @@ fn busy(stat: &str) -> Option<Duration> {
 /// User and system time of all threads together, ended ones included, in whole ticks (mostly of 10 ms).
 pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// A process's name.
+fn name(pid: u32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())
 }
 
 /// User time of all threads together, ended ones included, in whole ticks.
@@ -167,11 +190,11 @@ mod tests {
 
     #[test]
     fn this_process_is_seen_with_its_threads() {
-        let sample = Watch::new(Some(std::process::id())).sample().unwrap();
+        let sample = Watch::new(Some(std::process::id()), &[std::process::id()]).sample().unwrap();
         assert!(sample.memory.rss_bytes > 100_000);
         assert!(sample.memory.peak_bytes > 0 && sample.memory.anonymous_bytes > 0);
-        assert!(!sample.threads.is_empty());
-        assert!(Watch::new(None).sample().is_none());
+        assert!(!sample.threads.is_empty() && sample.helpers.len() == 1);
+        assert!(Watch::new(None, &[]).sample().is_none());
     }
 
     #[test]
@@ -204,6 +227,7 @@ mod tests {
             cpu: Duration::from_millis(cpu_ms),
             user: Duration::from_millis(cpu_ms / 4),
             threads: BTreeMap::from([("loop".to_owned(), Duration::from_millis(cpu_ms / 2))]),
+            helpers: vec![("database".to_owned(), Duration::from_millis(2 * cpu_ms))],
             memory,
         };
         let used = sample(0, 100).until(&sample(2, 1_100), 10_000);
@@ -211,6 +235,8 @@ mod tests {
         assert!((used.cpu_us_per_message.unwrap() - 100.0).abs() < 1e-9);
         assert!((used.user_us_per_message.unwrap() - 25.0).abs() < 1e-9);
         assert!((used.threads[0].cores - 0.25).abs() < 1e-9);
+        assert!((used.helpers[0].cores - 1.0).abs() < 1e-9 && (used.all_cores() - 1.5).abs() < 1e-9);
+        assert!((used.all_us_per_message.unwrap() - 300.0).abs() < 1e-9);
         assert_eq!(sample(0, 0).until(&sample(1, 1), 0).cpu_us_per_message, None);
     }
 }

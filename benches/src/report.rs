@@ -1,12 +1,26 @@
 //! What a run found out: for people as text, for programs as JSON.
 
+mod group;
+mod idle;
+mod mixed;
+mod offline;
+mod pairs;
+mod storm;
+
 use std::fmt;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::process::count;
-use crate::table::{Table, number};
+use crate::table::number;
+
+pub use group::GroupReport;
+pub use idle::IdleReport;
+pub use mixed::MixedReport;
+pub use offline::{OfflineReport, PartReport};
+pub use pairs::{PaceReport, PairsReport};
+pub use storm::StormReport;
 
 /// A run's result.
 #[derive(Clone, Debug, Serialize)]
@@ -19,150 +33,12 @@ pub enum Report {
     Idle(Box<IdleReport>),
     /// Of users in groups.
     Group(Box<GroupReport>),
-}
-
-/// What became of a run of users in groups.
-#[derive(Clone, Debug, Serialize)]
-pub struct GroupReport {
-    /// Part of the users' names.
-    pub run_id: String,
-    /// Groups.
-    pub groups: usize,
-    /// Members of each.
-    pub size: usize,
-    /// Messages of each writer that wait for their ok.
-    pub window: u32,
-    /// The measured time.
-    pub seconds: f64,
-    /// Sends that were answered `ok`, per second.
-    pub accepted_per_second: f64,
-    /// Pushes of messages that came to members, per second.
-    pub delivered_per_second: f64,
-    /// From the send to the receipt by the group's last member, in microseconds.
-    pub delivery_us: Quantiles,
-    /// What the server used in that time; per message means per delivery.
-    pub server: Option<ServerUse>,
-    /// CPU time that this program used in that time, in cores.
-    pub load_cores: f64,
-    /// What was promised and what came, over the whole run. `received` counts deliveries.
-    pub verdict: Verdict,
-}
-
-impl GroupReport {
-    /// Whether every member got everything once and in order.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        let others = u64::try_from(self.size).unwrap_or(u64::MAX).saturating_sub(1);
-        let verdict = &self.verdict;
-        let all_came = verdict.received == verdict.accepted * others;
-        // What `is_clean` compares is one receipt for each message.
-        all_came && Verdict { received: verdict.accepted, ..verdict.clone() }.is_clean()
-    }
-}
-
-impl fmt::Display for GroupReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { groups, size, window, seconds, .. } = self;
-        writeln!(
-            f,
-            "{groups} groups of {size}, one writer each with {window} in flight, {seconds:.1} s measured"
-        )?;
-        writeln!(f)?;
-        let mut rates = Table::new(&["messages", "per second"]);
-        rates.row(["accepted, durable (ok)".to_owned(), number(self.accepted_per_second)]);
-        rates.row(["deliveries".to_owned(), number(self.delivered_per_second)]);
-        writeln!(f, "{rates}")?;
-        let q = &self.delivery_us;
-        let [p50, p99, max] = [q.p50, q.p99, q.max].map(|us| number(count(us) / 1e3));
-        writeln!(f, "send to the last member's receipt: p50 {p50} ms, p99 {p99} ms, max {max} ms")?;
-        if let Some(server) = &self.server {
-            write!(f, "{server}")?;
-        }
-        writeln!(f, "chatload used {:.2} of its core", self.load_cores)?;
-        writeln!(f)?;
-        let flaw = if self.is_clean() {
-            "clean: every member got every message once and in order"
-        } else {
-            "NOT CLEAN"
-        };
-        writeln!(f, "{flaw}: {} accepted, {} delivered", self.verdict.accepted, self.verdict.received)?;
-        if let Some(trouble) = &self.verdict.trouble {
-            writeln!(f, "  first trouble: {trouble}")?;
-        }
-        Ok(())
-    }
-}
-
-/// What became of a run of users in pairs.
-#[derive(Clone, Debug, Serialize)]
-pub struct PairsReport {
-    /// Part of the users' names and the client ids.
-    pub run_id: String,
-    /// Users, each with one connection.
-    pub users: usize,
-    /// Messages of each user that wait for their ok.
-    pub window: u32,
-    /// Bytes of a message's text.
-    pub text_bytes: usize,
-    /// The measured time.
-    pub seconds: f64,
-    /// When it began, in milliseconds since 1970.
-    pub begin_ms: f64,
-    /// When it ended, in milliseconds since 1970.
-    pub end_ms: f64,
-    /// Sends that were answered `ok` in that time.
-    pub accepted: u64,
-    /// The same per second.
-    pub accepted_per_second: f64,
-    /// Pushes that came to the partners in that time, per second.
-    pub received_per_second: f64,
-    /// From the send to the partner's receipt, in microseconds.
-    pub receipt_us: Quantiles,
-    /// From the send to its `ok`, in microseconds.
-    pub ok_us: Quantiles,
-    /// What the server used in that time.
-    pub server: Option<ServerUse>,
-    /// CPU time that this program used in that time, in cores.
-    pub load_cores: f64,
-    /// CPU time of everything else on this machine in that time, in cores: what disturbed the measurement. Only with a server to watch.
-    pub others_cores: Option<f64>,
-    /// What was promised and what came, over the whole run.
-    pub verdict: Verdict,
-}
-
-/// What became of a run of idle users.
-#[derive(Clone, Debug, Serialize)]
-pub struct IdleReport {
-    /// Part of the users' names.
-    pub run_id: String,
-    /// Users, each with one connection.
-    pub users: usize,
-    /// Seconds between a user's signs of life.
-    pub heartbeat_seconds: u32,
-    /// Logins by token per second, connecting included.
-    pub logins_per_second: f64,
-    /// The server before anybody came.
-    pub empty: Option<Memory>,
-    /// When all users were registered, and nobody was connected.
-    pub registered: Option<Memory>,
-    /// When all were logged in.
-    pub idle: Option<Memory>,
-    /// When all had gone.
-    pub gone: Option<Memory>,
-    /// Resident bytes per connection above the empty server.
-    pub bytes_per_connection: Option<f64>,
-    /// Resident bytes per connection above the server with its users registered.
-    pub bytes_per_connection_alone: Option<f64>,
-    /// What the server used while all were idle.
-    pub server: Option<ServerUse>,
-    /// How long that was watched.
-    pub seconds: f64,
-    /// Connections that the server closed.
-    pub closed: usize,
-    /// Connections that were told `synced`.
-    pub synced: usize,
-    /// Why the server closed the first, where it did.
-    pub trouble: Option<String>,
+    /// Of messages to users who are not there.
+    Offline(Box<OfflineReport>),
+    /// Of logins one after the other.
+    Storm(Box<StormReport>),
+    /// Of a day as it may be.
+    Mixed(Box<MixedReport>),
 }
 
 /// A process's memory.
@@ -189,8 +65,31 @@ pub struct ServerUse {
     pub before: Memory,
     /// Its memory at the end.
     pub after: Memory,
+    /// CPU time per message of the server and all that work for it.
+    pub all_us_per_message: Option<f64>,
     /// CPU time by thread, the busiest first.
     pub threads: Vec<ThreadUse>,
+    /// What others used that work for it: a database, say.
+    pub helpers: Vec<HelperUse>,
+}
+
+/// What a process used that works for the server.
+#[derive(Clone, Debug, Serialize)]
+pub struct HelperUse {
+    /// Its name.
+    pub name: String,
+    /// CPU time in cores.
+    pub cores: f64,
+    /// CPU time per accepted message, in microseconds.
+    pub cpu_us_per_message: Option<f64>,
+}
+
+impl ServerUse {
+    /// CPU time in cores of the server and all that work for it.
+    #[must_use]
+    pub fn all_cores(&self) -> f64 {
+        self.cores + self.helpers.iter().map(|helper| helper.cores).sum::<f64>()
+    }
 }
 
 /// What the threads of one name used.
@@ -246,6 +145,8 @@ pub struct Verdict {
     pub resent: u64,
     /// Refused for good.
     pub refused: u64,
+    /// Answered `overloaded`, and not sent again since the run has a rate of its own.
+    pub overloaded: u64,
     /// Not answered when the run ended.
     pub unanswered: u64,
     /// Accepted, and not at the partner when the run ended.
@@ -268,10 +169,10 @@ impl Verdict {
     /// Whether everything came as the protocol promises.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let Self { sent, accepted, received, resent: _, refused, unanswered, .. } = self;
+        let Self { sent, accepted, received, refused, overloaded, unanswered, .. } = self;
         let Self { lost, doubled, disordered, holes, strays, closed, .. } = self;
         let wrong = [refused, unanswered, lost, doubled, disordered, holes, strays, closed];
-        wrong.iter().all(|count| **count == 0) && sent == accepted && accepted == received
+        wrong.iter().all(|count| **count == 0) && *sent == accepted + overloaded && accepted == received
     }
 }
 
@@ -283,6 +184,9 @@ impl Report {
             Self::Pairs(report) => report.verdict.is_clean(),
             Self::Idle(report) => report.closed == 0 && report.synced == report.users,
             Self::Group(report) => report.is_clean(),
+            Self::Offline(report) => report.is_clean(),
+            Self::Storm(report) => report.closed == 0,
+            Self::Mixed(report) => report.verdict.is_clean(),
         }
     }
 }
@@ -293,82 +197,9 @@ impl fmt::Display for Report {
             Self::Pairs(report) => report.fmt(f),
             Self::Idle(report) => report.fmt(f),
             Self::Group(report) => report.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for PairsReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { users, window, text_bytes, seconds, .. } = self;
-        writeln!(
-            f,
-            "{users} users in pairs, {window} in flight each, {text_bytes} bytes of text, {seconds:.1} s measured"
-        )?;
-        writeln!(f)?;
-        let mut rates = Table::new(&["messages", "per second"]);
-        rates.row(["accepted, durable (ok)".to_owned(), number(self.accepted_per_second)]);
-        rates.row(["received by the partner".to_owned(), number(self.received_per_second)]);
-        writeln!(f, "{rates}")?;
-        let mut times = Table::new(&["milliseconds", "p50", "p90", "p99", "p99.9", "max"]);
-        for (name, q) in
-            [("send to the partner's receipt", &self.receipt_us), ("send to its ok", &self.ok_us)]
-        {
-            let cells = [q.p50, q.p90, q.p99, q.p999, q.max].map(|us| number(count(us) / 1e3));
-            times.row([name.to_owned()].into_iter().chain(cells));
-        }
-        writeln!(f, "{times}")?;
-        if let Some(server) = &self.server {
-            write!(f, "{server}")?;
-        }
-        writeln!(f, "chatload used {:.2} of its core", self.load_cores)?;
-        if let Some(others) = self.others_cores {
-            writeln!(f, "everything else on this machine used {others:.2} cores")?;
-        }
-        writeln!(f)?;
-        write!(f, "{}", self.verdict)
-    }
-}
-
-impl fmt::Display for IdleReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { users, heartbeat_seconds, .. } = self;
-        writeln!(f, "{users} users logged in and idle, a heartbeat every {heartbeat_seconds} s")?;
-        writeln!(f)?;
-        let mut table = Table::new(&["the server's memory", "resident", "of it anonymous"]);
-        for (name, memory) in [
-            ("empty", &self.empty),
-            ("all registered, nobody connected", &self.registered),
-            ("all logged in", &self.idle),
-            ("all gone", &self.gone),
-        ] {
-            if let Some(memory) = memory {
-                let kib = |bytes: u64| format!("{} KiB", number(count(bytes / 1024)));
-                table.row([name.to_owned(), kib(memory.rss_bytes), kib(memory.anonymous_bytes)]);
-            }
-        }
-        writeln!(f, "{table}")?;
-        let mut table = Table::new(&["per connection", "bytes"]);
-        for (name, bytes) in [
-            ("above the empty server", self.bytes_per_connection),
-            ("above the server with all registered", self.bytes_per_connection_alone),
-        ] {
-            if let Some(bytes) = bytes {
-                table.row([name.to_owned(), number(bytes)]);
-            }
-        }
-        writeln!(f, "{table}")?;
-        writeln!(f, "logins by token: {} per second", number(self.logins_per_second))?;
-        if let Some(server) = &self.server {
-            writeln!(f, "the idle server used {:.4} cores over {:.1} s", server.cores, self.seconds)?;
-        }
-        match (&self.trouble, self.closed) {
-            (Some(trouble), _) => {
-                writeln!(f, "NOT CLEAN: {} connections were closed: {trouble}", self.closed)
-            }
-            (None, _) if self.synced != self.users => {
-                writeln!(f, "NOT CLEAN: only {} connections were told `synced`", self.synced)
-            }
-            _ => writeln!(f, "clean: nobody was cut off"),
+            Self::Offline(report) => report.fmt(f),
+            Self::Storm(report) => report.fmt(f),
+            Self::Mixed(report) => report.fmt(f),
         }
     }
 }
@@ -396,6 +227,10 @@ impl fmt::Display for ServerUse {
         if !busy.is_empty() {
             writeln!(f, "  by thread: {}", busy.join(", "))?;
         }
+        for helper in &self.helpers {
+            let each = helper.cpu_us_per_message.map(|us| format!(", {us:.1} µs of CPU per message"));
+            writeln!(f, "{} used {:.2} cores{}", helper.name, helper.cores, each.unwrap_or_default())?;
+        }
         Ok(())
     }
 }
@@ -407,7 +242,7 @@ impl fmt::Display for Verdict {
         if self.is_clean() {
             writeln!(
                 f,
-                "clean: {sent} messages sent, each accepted and received once and in order ({resent} resent)"
+                "clean: {sent} messages sent, {accepted} accepted and received once and in order ({resent} resent)"
             )?;
         } else {
             writeln!(f, "NOT CLEAN: {sent} sent, {accepted} accepted, {received} received, {resent} resent")?;

@@ -7,17 +7,15 @@ use reactor::ConnId;
 
 use crate::gate::{Gate, Pass};
 use crate::load::{At, Cx, Shape};
+use crate::mark::Mark;
+use crate::message::{ACK_PUSHES, histogram, record};
 use crate::options::Options;
-use crate::process::{self, Sample, Watch, count};
+use crate::process::{Watch, count};
 use crate::report::{GroupReport, Quantiles, Report, Verdict};
 use crate::scan::{Kind, Line};
 use crate::stream::{Seen, Stream};
 
-/// Pushes after which a member acks without waiting for the timer: an eighth of the server's push window.
-const ACK_PUSHES: u32 = 32;
 const ACK_DELAY: Duration = Duration::from_millis(100);
-/// The longest latency that is told from longer ones, in microseconds.
-const LATENCY_MAX_US: u64 = 60_000_000;
 
 const TICK_ACK: u64 = 1;
 const TICK_PHASE: u64 = 2;
@@ -48,12 +46,6 @@ pub(crate) struct Rooms {
     verdict: Verdict,
     line: Vec<u8>,
     shown: (Instant, u64),
-}
-
-struct Mark {
-    at: Instant,
-    server: Option<Sample>,
-    own: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +89,7 @@ impl Rooms {
             rooms: Vec::new(),
             phase: Phase::Entering,
             joining: 0,
-            delivery: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).ok()?,
+            delivery: histogram()?,
             accepted: 0,
             delivered: 0,
             begin: None,
@@ -211,8 +203,7 @@ impl Rooms {
             let number =
                 line.seq.checked_sub(count_of(self.size) + 1).and_then(|at| usize::try_from(at).ok());
             if let Some(sent) = number.and_then(|number| room.sent.get(number)) {
-                let us = sent.elapsed().as_micros();
-                self.delivery.saturating_record(u64::try_from(us).unwrap_or(u64::MAX).max(1));
+                record(&mut self.delivery, Instant::now(), *sent);
             }
         }
         match seen {
@@ -237,7 +228,7 @@ impl Rooms {
     }
 
     fn mark(&self) -> Mark {
-        Mark { at: Instant::now(), server: self.watch.sample(), own: process::own_cpu() }
+        Mark::now(&self.watch)
     }
 
     fn next_phase(&mut self, cx: &mut Cx<'_, Self>, gate: &mut Gate) {
@@ -289,20 +280,18 @@ impl Rooms {
             (Some(begin), Some(end)) => (begin, end),
             _ => (self.mark(), self.mark()),
         };
-        let seconds = end.at.saturating_duration_since(begin.at).as_secs_f64();
-        let rate = |number| if seconds > 0.0 { count(number) / seconds } else { 0.0 };
-        let own = end.own.saturating_sub(begin.own).as_secs_f64();
+        let span = begin.until(&end, self.delivered);
         let report = GroupReport {
             run_id: gate.run_id.clone(),
             groups: self.rooms.len(),
             size: self.size,
             window: u32::try_from(self.window).unwrap_or(u32::MAX),
-            seconds,
-            accepted_per_second: rate(self.accepted),
-            delivered_per_second: rate(self.delivered),
+            seconds: span.seconds,
+            accepted_per_second: span.rate(self.accepted),
+            delivered_per_second: span.rate(self.delivered),
             delivery_us: Quantiles::from(&self.delivery),
-            server: begin.server.zip(end.server).map(|(from, to)| from.until(&to, self.delivered)),
-            load_cores: if seconds > 0.0 { own / seconds } else { 0.0 },
+            server: span.server,
+            load_cores: span.load_cores,
             verdict: self.verdict.clone(),
         };
         gate.end(cx, Ok(Report::Group(Box::new(report))));

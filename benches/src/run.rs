@@ -9,11 +9,14 @@ use crate::gate::Gate;
 use crate::idle::Idle;
 use crate::limit;
 use crate::load::{Load, LoadError, Shape};
+use crate::mixed::Mixed;
+use crate::offline::Offline;
 use crate::options::{Options, ShapeName};
 use crate::pairs::Pairs;
 use crate::process::Watch;
 use crate::report::Report;
 use crate::rooms::Rooms;
+use crate::storm::Storm;
 
 /// How long an attempt to connect may take: a server that is busy with passwords may be slow to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,7 +33,7 @@ pub fn run(options: &Options) -> Result<Report, LoadError> {
     if u64::try_from(users).is_ok_and(|users| users > room) {
         return Err(LoadError::Descriptors { users, room });
     }
-    let watch = Watch::new(options.pid);
+    let watch = Watch::new(options.pid, &options.also);
     if let Some(pid) = options.pid
         && watch.sample().is_none()
     {
@@ -45,6 +48,12 @@ pub fn run(options: &Options) -> Result<Report, LoadError> {
             let rooms = Rooms::new(options, size, watch).ok_or(LoadError::NoResult)?;
             drive(options, rooms)
         }
+        ShapeName::Offline | ShapeName::Store | ShapeName::Fetch => {
+            let offline = Offline::new(options, watch).ok_or(LoadError::NoResult)?;
+            drive(options, offline)
+        }
+        ShapeName::Storm => drive(options, Storm::new(options, watch).ok_or(LoadError::NoResult)?),
+        ShapeName::Mixed => drive(options, Mixed::new(options, watch).ok_or(LoadError::NoResult)?),
         ShapeName::Idle => drive(options, Idle::new(options, watch)),
     }
 }

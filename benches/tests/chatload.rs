@@ -9,28 +9,14 @@
 )]
 
 mod faulty;
+mod running;
 
 use std::net::SocketAddr;
-use std::process::{Command, Output};
 
-use serde_json::Value;
 use testkit::Chatd;
 
 use faulty::{Fault, FaultyServer};
-
-fn chatload(addr: SocketAddr, args: &[&str]) -> (Output, Option<Value>) {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("report.json");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chatload"));
-    command.args(["--addr", &addr.to_string()]).args(args).arg("--json").arg(&json);
-    let output = command.output().unwrap();
-    let report = std::fs::read(&json).ok().map(|text| serde_json::from_slice(&text).unwrap());
-    (output, report)
-}
-
-fn words(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use running::{chatload, words};
 
 #[test]
 fn a_server_that_keeps_its_promises_gets_a_clean_verdict() {
