@@ -19,6 +19,8 @@ mod options;
 mod outbox;
 mod pace;
 mod pairs;
+#[cfg(feature = "plots")]
+pub mod plots;
 mod process;
 mod progress;
 mod report;

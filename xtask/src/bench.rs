@@ -1,90 +1,107 @@
-//! `cargo xtask bench`: chatload against a fresh release `chatd`.
+//! `cargo xtask bench`: every benchmark, one after the other, and what they found out.
 
-use std::fs;
-use std::path::Path;
+use std::env;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::server::Server;
 use crate::shell::{self, Failure};
 
 pub(crate) const HELP: &str = "Examples:
-  cargo xtask bench                          both shapes
-  cargo xtask bench --quick                  a short run, to see that it works
-  cargo xtask bench pairs -- --users 50 --window 1
+  cargo xtask bench                          every benchmark, which takes an hour or so
+  cargo xtask bench --quick                  a short run of each, to see that they work
+  cargo xtask bench chat --record            keeps the figures under benches/runs, and draws docs/plots
+  cargo xtask bench chat -- w1 w2 --patience 3
 
-Each shape gets a server of its own with an empty data folder under target/bench, so on the disk of this folder.
-The figures are also written to target/bench/chatload-SHAPE.json.";
-
-/// Password hashing is not what is measured, and 10,000 logins at full strength would take minutes.
-const CONFIG: &str = "[login]\nhash_memory_kib = 64\nhash_passes = 1\n";
+Benchmarks want the machine for themselves. One that misses a bar, or fails, does not keep the others from running; it is named at the end.
+Each prints its table and leaves its rows in target/bench/NAME.json.";
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// What to run; all when none is named
-    shapes: Vec<Shape>,
+    names: Vec<Name>,
     /// A short run, to see that it works
     #[arg(long)]
     quick: bool,
-    /// Handed to chatload behind the shape's own arguments
-    #[arg(last = true, value_name = "CHATLOAD ARGS")]
+    /// Keep the rows, with date, commit and machine, in a file under benches/runs, and draw their curves into docs/plots
+    #[arg(long)]
+    record: bool,
+    /// Handed to the benchmarks
+    #[arg(last = true, value_name = "ARGS")]
     args: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Shape {
-    /// 200 users in pairs write to each other, 16 messages in flight each
-    Pairs,
-    /// 10,000 users are logged in and say nothing
-    Idle,
+enum Name {
+    /// The reactor beside other event loops: CPU, system calls, memory
+    Echo,
+    /// The reactor's messages per second
+    Throughput,
+    /// The store's pipeline and large histories
+    Store,
+    /// The store's connection pool
+    Pool,
+    /// Calls between services
+    Rpc,
+    /// The asynchronous log
+    Log,
+    /// The chat server, embedded and with MariaDB
+    Chat,
 }
 
-impl Shape {
-    fn name(self) -> &'static str {
-        match self {
-            Shape::Pairs => "pairs",
-            Shape::Idle => "idle",
-        }
+impl Name {
+    fn word(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// chatload's arguments.
-    fn args(self, quick: bool) -> &'static [&'static str] {
-        match (self, quick) {
-            (Shape::Pairs, false) => &["--users", "200", "--window", "16", "--seconds", "15"],
-            (Shape::Pairs, true) => &["--users", "20", "--window", "16", "--seconds", "2"],
-            (Shape::Idle, false) => &["--users", "10000", "--seconds", "10"],
-            (Shape::Idle, true) => &["--users", "200", "--seconds", "2"],
-        }
+    /// The curves take long and have no bars: they are for what is kept.
+    fn own_args(self, record: bool, args: &[String]) -> &'static [&'static str] {
+        if self == Self::Chat && record && args.is_empty() { &["--curves"] } else { &[] }
     }
 }
 
-/// Builds, and runs each shape against a server of its own.
+/// Runs the benchmarks, and keeps what they found out.
 pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
-    shell::run("the build", &mut shell::cargo(["build", "--release", "-p", "chatd", "--bin", "chatd"]))?;
-    shell::run("the build", &mut shell::cargo(["build", "--release", "-p", "benches", "--bin", "chatload"]))?;
-    let folder = shell::root().join("target/bench");
-    let shapes = if bench.shapes.is_empty() { &[Shape::Pairs, Shape::Idle] } else { bench.shapes.as_slice() };
-    shapes.iter().try_for_each(|shape| load(*shape, bench, &folder))
+    let names = if bench.names.is_empty() { Name::value_variants() } else { bench.names.as_slice() };
+    let mut missed = Vec::new();
+    for name in names {
+        let word = name.word();
+        println!("== {word}");
+        if let Err(failure) = one(&word, name.own_args(bench.record, &bench.args), bench) {
+            println!("{failure}");
+            missed.push(word);
+        }
+    }
+    if bench.record {
+        let words: Vec<String> = names.iter().map(|name| name.word()).collect();
+        record(&words)?;
+    }
+    if missed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Step(format!("failed, or missed a bar: {}", missed.join(", "))))
 }
 
-fn load(shape: Shape, bench: &Bench, folder: &Path) -> Result<(), Failure> {
-    println!("== {}", shape.name());
-    fs::create_dir_all(folder)
-        .map_err(|e| Failure::Step(format!("could not make {}: {e}", folder.display())))?;
-    let server = Server::start(folder, None, CONFIG, &["--rate-limits", "off"])?;
-    let mut command =
-        shell::cargo(["run", "--quiet", "--release", "-p", "benches", "--bin", "chatload", "--"]);
-    command.args(["--addr", &server.addr(), "--pid", &server.pid().to_string(), "--shape", shape.name()]);
-    command.arg("--json").arg(folder.join(format!("chatload-{}.json", shape.name())));
-    command.args(unless_given(shape.args(bench.quick), &bench.args)).args(&bench.args);
-    shell::run(&format!("chatload, shape {}", shape.name()), &mut command)
+fn one(name: &str, own: &[&str], bench: &Bench) -> Result<(), Failure> {
+    let mut command = shell::cargo(["bench", "-p", "benches", "--bench", name, "--"]);
+    command.args(own);
+    if bench.quick {
+        command.arg("--quick");
+    }
+    command.args(&bench.args);
+    shell::run(&format!("the benchmark {name}"), &mut command)
 }
 
-/// The pairs of flag and value in `own` whose flag is not in `given`: a flag may be given only once.
-fn unless_given<'a>(own: &'a [&'a str], given: &'a [String]) -> impl Iterator<Item = &'a str> {
-    let is_given = |flag: &str| given.iter().any(|g| g == flag || g.starts_with(&format!("{flag}=")));
-    own.chunks(2).filter(move |pair| !pair.first().is_some_and(|flag| is_given(flag))).flatten().copied()
+fn record(names: &[String]) -> Result<(), Failure> {
+    let mut command = shell::cargo(["run", "--quiet", "--release", "-p", "benches", "--features", "plots"]);
+    command.args(["--bin", "record", "--", "--from"]).arg(target().join("bench")).args(names);
+    shell::run("the record", &mut command)
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }
 
 #[cfg(test)]
@@ -92,10 +109,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_caller_gives_takes_the_place_of_the_shapes_own() {
-        let own = Shape::Pairs.args(true);
-        let given = ["--users=50".to_owned(), "--window".to_owned(), "1".to_owned()];
-        assert_eq!(unless_given(own, &given).collect::<Vec<_>>(), ["--seconds", "2"]);
-        assert_eq!(unless_given(own, &[]).count(), own.len());
+    fn curves_are_drawn_from_what_is_kept_unless_the_caller_chooses() {
+        assert_eq!(Name::Chat.own_args(true, &[]), ["--curves"]);
+        assert!(Name::Chat.own_args(true, &["w1".to_owned()]).is_empty());
+        assert!(Name::Chat.own_args(false, &[]).is_empty() && Name::Log.own_args(true, &[]).is_empty());
+    }
+
+    #[test]
+    fn every_benchmark_has_a_target() {
+        let manifest = std::fs::read_to_string(shell::root().join("benches/Cargo.toml")).unwrap();
+        for name in Name::value_variants() {
+            assert!(manifest.contains(&format!("[[bench]]\nname = \"{}\"", name.word())), "{name:?}");
+        }
     }
 }

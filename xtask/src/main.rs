@@ -69,7 +69,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         data_dir: Option<std::path::PathBuf>,
     },
-    /// Load a fresh chatd with chatload and print rates, latencies and memory
+    /// Measure: every benchmark, unattended
     #[command(after_help = bench::HELP)]
     Bench(bench::Bench),
 }
