@@ -225,7 +225,9 @@ mod tests {
         let nginx = Nginx::start(&config(addr, "one"), &[], addr).unwrap();
         assert_eq!(word(&nginx), "one");
         nginx.reload(&config(addr, "two")).unwrap();
-        wait_until("the new configuration", START_MAX, || word(&nginx) == "two");
+        // While an old worker is there it may take a connection.
+        wait_until("the new workers are alone", START_MAX, || nginx.workers().len() == 1);
+        assert_eq!(word(&nginx), "two");
         let wrong = nginx.reload(&config(addr, "two; no_such_thing")).unwrap_err();
         assert!(wrong.stderr().contains("no_such_thing"), "{wrong}");
         assert_eq!(word(&nginx), "two");

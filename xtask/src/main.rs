@@ -7,11 +7,14 @@
 
 mod bench;
 mod ci;
+mod faults;
+mod nginx;
 mod play;
 mod server;
 mod setup;
 mod shell;
 mod test;
+mod up;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,7 @@ const EXAMPLES: &str = "\
 Where to begin:
   cargo xtask setup             what the tests need besides Rust (once per machine)
   cargo xtask play              a server and two clients side by side, to chat with yourself
+  cargo xtask up                a whole cluster on free ports; cargo xtask down ends it
   cargo xtask test -p store     one crate's tests while working on it
   cargo xtask ci                all that has to be green before a commit that matters
 
@@ -48,12 +52,19 @@ enum Command {
     /// Every step is printed with the time it took. The first one that fails ends the run with exit code 1, and its name is the
     /// last line. With CI=true in the environment a test whose server or program is missing fails; without, it prints `skipped`.
     Ci,
-    /// Run `cargo test` for the workspace, or with the arguments given
+    /// Run `cargo test` for the workspace, or with the arguments given; `test faults` breaks things in a cluster
+    ///
+    /// `test faults` starts a private cluster (MariaDB, Redis, ZooKeeper, 2 logd, 3 chatd, nginx), lets 200 users write to each other, breaks one
+    /// thing after another, and holds what everybody saw against what the protocol promises. Each run is named by its seed.
     #[command(after_help = "Examples:
   cargo xtask test                                  everything
   cargo xtask test -p reactor                       one crate
   cargo xtask test -p chatd --test conformance      one integration test
-  cargo xtask test -p store -- cursors --nocapture  the tests with `cursors` in their names, with their output")]
+  cargo xtask test -p store -- cursors --nocapture  the tests with `cursors` in their names, with their output
+  cargo xtask test faults                           everything is broken once under each of five seeds; about 50 minutes
+  cargo xtask test faults --seeds 1 --only node-killed --only redis-stopped
+  cargo xtask test faults --soak 20                 faults left to chance for 20 minutes; memory and descriptors stay
+  cargo xtask test faults --list                    what can be broken")]
     Test {
         /// Handed to cargo test as they are
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
@@ -66,9 +77,21 @@ enum Command {
     /// Without tmux, or without a terminal, it says how to do the same by hand.
     Play {
         /// Keep the messages in this folder in place of a temporary one
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", conflicts_with = "cluster")]
         data_dir: Option<std::path::PathBuf>,
+        /// Put the two on different nodes of a cluster: MariaDB, Redis, ZooKeeper, 2 logd, 3 chatd and nginx
+        #[arg(long)]
+        cluster: bool,
     },
+    /// Start a whole cluster on free ports: MariaDB, Redis, ZooKeeper, 2 logd, 3 chatd, nginx
+    ///
+    /// What is started stays until `cargo xtask down`. Where everything is stands in target/up/ports.json. The data is temporary.
+    Up(up::Up),
+    /// End the cluster that `up` has started
+    Down,
+    /// Print nginx's configuration for several chatd
+    #[command(after_help = nginx::HELP)]
+    Nginx(nginx::Nginx),
     /// Measure: every benchmark, unattended
     #[command(after_help = bench::HELP)]
     Bench(bench::Bench),
@@ -80,7 +103,11 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Ci => ci::run(),
         Command::Test { args } => test::run(&args),
-        Command::Play { data_dir } => play::run(data_dir.as_deref()),
+        Command::Play { cluster: true, .. } => play::run_cluster(),
+        Command::Play { data_dir, .. } => play::run(data_dir.as_deref()),
+        Command::Up(up) => up::run(&up),
+        Command::Down => up::down(),
+        Command::Nginx(nginx) => nginx::run(&nginx),
         Command::Bench(bench) => bench::run(&bench),
     };
     match done {
@@ -105,7 +132,7 @@ mod tests {
         let mut command = Cli::command();
         command.clone().debug_assert();
         let help = command.render_long_help().to_string();
-        for word in ["setup", "ci", "test", "play", "bench", "Exit codes"] {
+        for word in ["setup", "ci", "test", "play", "bench", "up", "down", "nginx", "Exit codes"] {
             assert!(help.contains(word), "{word} is not in the help:\n{help}");
         }
     }

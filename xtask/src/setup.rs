@@ -68,6 +68,16 @@ const NEEDS: &[Need] = &[
         what_for: "with which nginx balances plain TCP",
     },
     Need {
+        name: "libfaketime",
+        found: Found::File(if cfg!(target_arch = "aarch64") {
+            "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"
+        } else {
+            "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+        }),
+        package: "libfaketime",
+        what_for: "gives one node another time in `test faults`",
+    },
+    Need {
         name: "zookeeper",
         found: Found::File("/usr/share/java/zookeeper.jar"),
         package: "zookeeper",

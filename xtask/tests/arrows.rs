@@ -13,7 +13,7 @@ use std::path::Path;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
-/// Each crate and the workspace's crates it may depend on. `testkit` stands nowhere but with `benches`: all others have it for
+/// Each crate and the workspace's crates it may depend on. `testkit` stands nowhere but with `benches` and `xtask`: all others have it for
 /// their tests only.
 const ARROWS: &[(&str, &[&str])] = &[
     ("reactor", &[]),
@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("chatcli", &["reactor", "schema", "asynclog"]),
     ("benches", &["reactor", "rpc", "asynclog", "schema", "store", "logd", "testkit"]),
     ("testkit", &[]),
-    ("xtask", &[]),
+    ("xtask", &["testkit"]),
 ];
 
 /// Crates that nothing depends on, not even a test: programs, and what is built on top of all the others.

@@ -246,6 +246,9 @@ impl Stream {
 
     /// What the connection's end shows: below the highest push nothing of others may be missing. Of one's own, an answer may have been lost with the connection.
     fn hole(&self, conv: ConvNumber, client: &ClientLog, seen: &Seen, at: Duration) -> Option<Found> {
+        if self.last_push <= self.start + 1 {
+            return None;
+        }
         let from = seen.places.range((conv, self.start + 1)..(conv, self.last_push));
         let missing = from
             .filter(|((_, seq), (entry, _))| entry.from != client.user && !self.shown.contains_key(seq))

@@ -14,7 +14,11 @@ pub(super) fn violations(history: &History) -> (Vec<Found>, usize) {
     let mut judged = 0;
     let mut found = Vec::new();
     for client in &history.clients {
+        let mut at_node = "";
         for event in &client.events {
+            if let What::Connected { node } = &event.what {
+                at_node = node;
+            }
             let What::Looked { user, online } = event.what else { continue };
             let since = event.at.saturating_sub(PRESENCE_MAX);
             let is_faulty = |fault: &super::Fault| fault.from <= event.at && fault.until >= since;
@@ -35,7 +39,7 @@ pub(super) fn violations(history: &History) -> (Vec<Found>, usize) {
                     kind: Kind::WrongPresence,
                     at: event.at,
                     headline: format!(
-                        "{} was told that user {user} is {said}, who has {truth} for the last {PRESENCE_MAX:?}",
+                        "{} was told by {at_node:?} that user {user} is {said}, who has {truth} for the last {PRESENCE_MAX:?}",
                         client.name
                     ),
                     about: About { users: BTreeSet::from([user]), ..About::default() },

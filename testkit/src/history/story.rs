@@ -7,8 +7,6 @@ use super::{About, ClientLog, Entry, Event, Found, History, What};
 
 /// Lines of a story at most; the middle of a longer one is left out.
 const LINES_MAX: usize = 160;
-/// The comings and goings of those concerned are told from so long before the violation.
-const AROUND: Duration = Duration::from_secs(30);
 
 /// All that belongs to `found`, in order of time.
 pub(super) fn tell(history: &History, found: &Found) -> String {
@@ -20,8 +18,7 @@ pub(super) fn tell(history: &History, found: &Found) -> String {
     for client in &history.clients {
         let concerned = found.about.users.contains(&client.user);
         for event in &client.events {
-            let near = event.at + AROUND >= found.at && event.at <= found.at + AROUND;
-            if let Some(text) = line(client, event, &found.about, concerned && near) {
+            if let Some(text) = line(client, event, &found.about, concerned) {
                 lines.push((event.at, text));
             }
         }

@@ -249,6 +249,8 @@ fn who_is_online_is_said_truly_ten_seconds_after_the_last_change_or_fault() {
     history.check().unwrap();
     history.faults[0].until = ms(19_000);
     assert_eq!(kind_of(&history).kind, Kind::WrongPresence);
+    history.forgives_presence = true;
+    assert_eq!(history.check().unwrap().looks, 0);
     // Gone for good, and still shown.
     let mut history = look(30_000, true);
     history.clients[BOBS].events.push(ended(15_000));
