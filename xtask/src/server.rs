@@ -29,7 +29,6 @@ pub(crate) struct Server {
 struct Ports {
     chat: u16,
     admin: u16,
-    pid: u32,
 }
 
 impl Server {
@@ -61,7 +60,7 @@ impl Server {
         let mut child = command.process_group(0).spawn().map_err(|e| shell::could_not_run(&command, &e))?;
         let guard = guard(child.id(), dir.path());
         let ports = wait_for_ports(&mut child, &at("ports.json"), &at("stderr.txt"));
-        let mut server = Server { child, guard, ports: Ports { chat: 0, admin: 0, pid: 0 }, dir };
+        let mut server = Server { child, guard, ports: Ports { chat: 0, admin: 0 }, dir };
         // On an error the server is dropped here, and ended by that.
         server.ports = ports?;
         Ok(server)
@@ -75,11 +74,6 @@ impl Server {
     /// Where the admin pages are, as `HOST:PORT`.
     pub(crate) fn admin(&self) -> String {
         format!("127.0.0.1:{}", self.ports.admin)
-    }
-
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.ports.pid
     }
 
     /// A folder that is removed with the server.
@@ -153,7 +147,7 @@ fn parse_ports(text: &str) -> Option<Ports> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     let number = |key: &str| value.get(key)?.as_u64();
     let port = |key: &str| u16::try_from(number(key)?).ok();
-    Some(Ports { chat: port("chat")?, admin: port("admin")?, pid: u32::try_from(number("pid")?).ok()? })
+    Some(Ports { chat: port("chat")?, admin: port("admin")? })
 }
 
 fn ended(child: &mut Child) -> Option<ExitStatus> {
@@ -179,7 +173,7 @@ mod tests {
     #[test]
     fn a_ports_file_is_read_and_a_strange_one_refused() {
         let text = r#"{"chat":6000,"admin":6001,"pid":77,"more":true}"#;
-        assert_eq!(parse_ports(text), Some(Ports { chat: 6000, admin: 6001, pid: 77 }));
+        assert_eq!(parse_ports(text), Some(Ports { chat: 6000, admin: 6001 }));
         for text in
             ["", "{}", r#"{"chat":60000000,"admin":1,"pid":1}"#, r#"{"chat":"6000","admin":1,"pid":1}"#]
         {
