@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
+use rpc::registry::ZooKeeperConfig;
 use schema::UserId;
 use store::{DbConfig, MySqlSection, StoreError};
 
 use crate::config::Config;
 use crate::control::{Answer, Command as Ask, SOCKET};
+use crate::entry::{self, UpstreamsError};
 
 /// What to do instead of serving.
 #[derive(Clone, Debug, Subcommand)]
@@ -24,6 +26,12 @@ pub(crate) enum Command {
     Backup {
         /// The new file
         file: PathBuf,
+    },
+    /// Prints the nodes that ZooKeeper knows, as nginx's list of servers. Fails, and prints nothing, when there is none
+    Upstreams {
+        /// ZooKeeper: host:port, several separated by commas
+        #[arg(long, value_name = "HOSTS", env = "CHATD_ZOOKEEPER")]
+        zookeeper: String,
     },
     /// Copies SQLite tables into an empty MySQL or MariaDB database, and compares them row by row. No server may run on either
     Import {
@@ -97,6 +105,8 @@ pub(crate) enum CommandError {
     Password(std::io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Upstreams(#[from] UpstreamsError),
 }
 
 /// How long the server may take: a hash, or leaving a thousand groups.
@@ -111,6 +121,24 @@ pub(crate) fn run(command: Command, config: &Config) -> Result<(), CommandError>
         Command::Admin { command } => admin(command, &config.store.data_dir),
         Command::Backup { file } => backup(&config.store, &file),
         Command::Import { from, to } => import(&from, to),
+        Command::Upstreams { zookeeper } => upstreams(&zookeeper),
+    }
+}
+
+/// Prints the nodes that ZooKeeper knows.
+///
+/// # Errors
+/// Why they are not known.
+#[expect(clippy::print_stdout, reason = "what was asked for")]
+pub(crate) fn upstreams(zookeeper: &str) -> Result<(), CommandError> {
+    let zookeeper = ZooKeeperConfig::new(zookeeper)
+        .map_err(|_| CommandError::Usage("--zookeeper must be host:port, several separated by commas"))?;
+    match entry::upstreams(zookeeper)? {
+        Some(text) => {
+            print!("{text}");
+            Ok(())
+        }
+        None => Err(CommandError::Refused("no node is entered in this ZooKeeper".to_owned())),
     }
 }
 

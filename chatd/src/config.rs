@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Finds the login service through this ZooKeeper (host:port, several separated by commas) instead of running it inside. Needs --mysql
     #[arg(long, value_name = "HOSTS", env = "CHATD_ZOOKEEPER")]
     zookeeper: Option<String>,
+    /// The address at which clients (or nginx) reach this node, for ZooKeeper, where it is not the one that is listened on
+    #[arg(long, value_name = "ADDR", env = "CHATD_ADVERTISE")]
+    advertise: Option<SocketAddr>,
     /// Whether requests are rate-limited; `off` is for load tests [default: on]
     #[arg(long, value_name = "on|off", env = "CHATD_RATE_LIMITS")]
     rate_limits: Option<Switch>,
@@ -118,6 +121,7 @@ struct FileConfig {
     redis: Option<String>,
     logd: Vec<String>,
     zookeeper: Option<String>,
+    advertise: Option<SocketAddr>,
     rate_limits: Option<Switch>,
     ports_file: Option<PathBuf>,
     threads: Option<u16>,
@@ -199,6 +203,8 @@ pub(crate) struct Config {
     pub(crate) logd: Vec<SocketAddr>,
     /// Where login services are found.
     pub(crate) zookeeper: Option<ZooKeeperConfig>,
+    /// Where others reach this node, if not where it listens.
+    pub(crate) advertise: Option<SocketAddr>,
     pub(crate) limits: LimitsConfig,
     /// `None`: nothing is limited.
     pub(crate) rates: Option<RatesConfig>,
@@ -279,6 +285,7 @@ impl Config {
             },
             logd,
             zookeeper,
+            advertise: args.advertise.or(file.advertise),
             limits: file.limits,
             rates: limited.then_some(file.rates),
             proxies: file.proxies,

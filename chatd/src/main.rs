@@ -7,6 +7,7 @@ mod config;
 mod connz;
 mod control;
 mod directory;
+mod entry;
 mod logging;
 mod login;
 mod metrics;
@@ -27,11 +28,16 @@ use daemon::{ports, say};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::commands::{Command, CommandError};
 use crate::config::{Args, Config};
 use crate::server::{ChatServer, ServerError};
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // It asks ZooKeeper alone, and needs nothing that a server needs.
+    if let Some(Command::Upstreams { zookeeper }) = &args.command {
+        return ended(commands::upstreams(zookeeper));
+    }
     let config = match Config::load(&args) {
         Ok(config) => config,
         Err(error) => {
@@ -44,13 +50,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(command) = args.command {
-        return match commands::run(command, &config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                say(&format!("chatd: {error}"));
-                ExitCode::from(if matches!(error, commands::CommandError::Usage(_)) { 2 } else { 1 })
-            }
-        };
+        return ended(commands::run(command, &config));
     }
     if args.check_db {
         return check_db(&config);
@@ -60,6 +60,17 @@ fn main() -> ExitCode {
         Err(error) => {
             say(&format!("chatd: {error}"));
             ExitCode::from(1)
+        }
+    }
+}
+
+/// The exit code of a command.
+fn ended(result: Result<(), CommandError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("chatd: {error}"));
+            ExitCode::from(if matches!(error, CommandError::Usage(_)) { 2 } else { 1 })
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::connz::Told;
 use crate::control::{self, ControlService, Reply};
 use crate::directory::Directory;
+use crate::entry::NodeEntry;
 use crate::logging;
 use crate::login::LoginBackend;
 use crate::metrics::Counters;
@@ -72,6 +73,8 @@ pub(crate) struct ChatServer {
     loops: Vec<ServiceHandle<Post>>,
     node: Arc<Node>,
     login: Arc<dyn LoginBackend>,
+    /// The entry in ZooKeeper, where there is one.
+    entry: Option<NodeEntry>,
     ready: Arc<AtomicBool>,
     log: Arc<asynclog::Guard>,
 }
@@ -114,7 +117,9 @@ impl ChatServer {
         let chat = serve_chat(chat, slots, &node)?;
         let admin = serve_admin(admin, &pool, &ready, &node, &log)?;
         let control = serve_control(&config, &pool, &node);
-        Ok(Self { config, pool, chat, admin, control, loops, node, login, ready, log })
+        // Last: from here on clients are sent here.
+        let entry = NodeEntry::new(&config, chat.local_addr()).map_err(ServerError::Threads)?;
+        Ok(Self { config, pool, chat, admin, control, loops, node, login, entry, ready, log })
     }
 
     pub(crate) fn chat_addr(&self) -> SocketAddr {
@@ -142,6 +147,9 @@ impl ChatServer {
     pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<(), ServerError> {
         log::info!("shutting down");
         self.ready.store(false, Ordering::Relaxed);
+        if let Some(entry) = &self.entry {
+            entry.drain();
+        }
         self.chat.stop_accepting();
         for handle in &self.loops {
             if handle.post(Post::Drain).is_err() {
@@ -155,6 +163,9 @@ impl ChatServer {
         let left = self.chat.connections();
         if left > 0 {
             log::warn!("{left} connections are cut off");
+        }
+        if let Some(entry) = self.entry.take() {
+            entry.leave();
         }
         // The loops first: what their last sessions still write goes to the store, which drains what it has accepted.
         self.pool.stop();
