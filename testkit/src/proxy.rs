@@ -1,9 +1,10 @@
 //! A TCP proxy that does to connections what networks do: delays them, goes silent, cuts them.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ struct Faults {
     delay_ms: AtomicU64,
     /// Bytes that may still come from the target before the connection is cut; negative for no limit.
     answer_left: AtomicI64,
-    connections: Mutex<Vec<TcpStream>>,
+    /// Both ends of each connection, by its number.
+    connections: Mutex<BTreeMap<u64, [TcpStream; 2]>>,
     accepted: AtomicU64,
 }
 
@@ -47,7 +49,7 @@ impl FaultProxy {
             hangs: AtomicBool::new(false),
             delay_ms: AtomicU64::new(0),
             answer_left: AtomicI64::new(-1),
-            connections: Mutex::new(Vec::new()),
+            connections: Mutex::new(BTreeMap::new()),
             accepted: AtomicU64::new(0),
         });
         let theirs = Arc::clone(&faults);
@@ -88,9 +90,10 @@ impl FaultProxy {
 
     /// Cuts all connections. New ones are served.
     pub fn cut_all(&self) {
-        for connection in self.faults.connections().drain(..) {
+        // Each is taken off the list by the threads that serve it.
+        for end in self.faults.connections().values().flatten() {
             // One that has ended already is cut enough.
-            let _ = connection.shutdown(Shutdown::Both);
+            let _ = end.shutdown(Shutdown::Both);
         }
     }
 }
@@ -106,7 +109,7 @@ impl Drop for FaultProxy {
 }
 
 impl Faults {
-    fn connections(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, [TcpStream; 2]>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,11 +125,12 @@ fn accept_all(listener: &TcpListener, faults: &Arc<Faults>) {
     while !faults.ends() {
         match listener.accept() {
             Ok((client, _)) => {
-                faults.accepted.fetch_add(1, Ordering::SeqCst);
+                let number = faults.accepted.fetch_add(1, Ordering::SeqCst);
+                pumps.retain(|pump: &JoinHandle<()>| !pump.is_finished());
                 if faults.hangs.load(Ordering::SeqCst) {
                     hanging.push(client);
                 } else {
-                    pumps.extend(serve(client, faults));
+                    pumps.extend(serve(client, number, faults));
                 }
             }
             Err(_) => std::thread::sleep(LOOK),
@@ -138,36 +142,39 @@ fn accept_all(listener: &TcpListener, faults: &Arc<Faults>) {
 }
 
 /// Both directions of one connection. None when the target takes no connection: then the client's is closed.
-fn serve(client: TcpStream, faults: &Arc<Faults>) -> Vec<JoinHandle<()>> {
+fn serve(client: TcpStream, number: u64, faults: &Arc<Faults>) -> Vec<JoinHandle<()>> {
     let Ok(server) = TcpStream::connect_timeout(&faults.target, Duration::from_secs(5)) else {
         return Vec::new();
     };
     let ready = |stream: &TcpStream| {
         stream.set_nonblocking(false)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(LOOK))
+        stream.set_nodelay(true)
     };
     let (Ok(()), Ok(()), Ok(client_too), Ok(server_too)) =
         (ready(&client), ready(&server), client.try_clone(), server.try_clone())
     else {
         return Vec::new();
     };
-    let known = [client.try_clone(), server.try_clone()];
-    faults.connections().extend(known.into_iter().flatten());
+    let (Ok(one), Ok(other)) = (client.try_clone(), server.try_clone()) else { return Vec::new() };
+    faults.connections().insert(number, [one, other]);
+    if faults.ends() {
+        // Dropped meanwhile: it cut all that it knew of.
+        let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+    }
     let (out, back) = (Arc::clone(faults), Arc::clone(faults));
     vec![
-        std::thread::spawn(move || pump(client, server, &out, false)),
-        std::thread::spawn(move || pump(server_too, client_too, &back, true)),
+        std::thread::spawn(move || pump(client, server, number, &out, false)),
+        std::thread::spawn(move || pump(server_too, client_too, number, &back, true)),
     ]
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, faults: &Faults, answers: bool) {
+fn pump(mut from: TcpStream, mut to: TcpStream, number: u64, faults: &Faults, answers: bool) {
     let mut buffer = vec![0; 64 * 1024];
     while !faults.ends() {
         let count = match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(_) => break,
         };
         let delay = faults.delay_ms.load(Ordering::SeqCst);
@@ -182,8 +189,10 @@ fn pump(mut from: TcpStream, mut to: TcpStream, faults: &Faults, answers: bool) 
             break;
         }
     }
+    // Both, so that the other direction's thread ends as well.
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
+    faults.connections().remove(&number);
 }
 
 /// How many of `count` bytes may pass, and whether the connection is cut behind them. The cut is made once.
