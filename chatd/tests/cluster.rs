@@ -413,3 +413,54 @@ fn a_drained_node_sends_its_users_elsewhere_and_they_miss_nothing() {
         assert!(push["type"] != "presence" || push["online"] == true, "{push}");
     }
 }
+
+#[test]
+fn a_node_that_was_stopped_for_long_is_believed_gone_and_is_right_again_afterwards() {
+    if !can_run() {
+        return;
+    }
+    let cluster = Cluster::start(3);
+    let (mut amy, mut bob) = (cluster.client(0, "amy"), cluster.client(1, "bob"));
+    let mut cat = cluster.client(2, "cat");
+    befriend(&mut amy, &mut bob, "amy", "bob");
+    befriend(&mut bob, &mut cat, "bob", "cat");
+    let conv = amy.send_text(To::Name("bob"), "one")["conv"].as_u64().unwrap();
+    bob.next_push("message");
+    cluster.nodes[1].pause();
+    let gone = amy.next_push("presence");
+    assert_eq!((&gone["name"], &gone["online"]), (&json!("bob"), &json!(false)));
+    amy.send_text(To::Conv(conv), "while you were stopped");
+    // Meanwhile a friend moves from one node to another.
+    drop(cat);
+    let mut cat = cluster.client(0, "cat");
+    cluster.nodes[1].resume();
+    assert_eq!(bob.next_push("message")["text"], "while you were stopped");
+    assert_eq!(amy.next_push("presence")["online"], json!(true));
+    wait_until("each sees the other", LONG, || {
+        let online = |client: &mut LineClient| {
+            let friends = client.ok(json!({"type": "friends"}));
+            friends["friends"].as_array().unwrap().iter().all(|friend| friend["online"] == true)
+        };
+        online(&mut amy) && online(&mut bob) && online(&mut cat)
+    });
+    bob.send_text(To::Name("cat"), "hello");
+    assert_eq!(cat.next_push("message")["text"], "hello");
+}
+
+#[test]
+fn who_moved_while_redis_was_away_is_seen_where_it_is() {
+    if !can_run() {
+        return;
+    }
+    let cluster = Cluster::start(3);
+    let (mut amy, mut bob) = (cluster.client(0, "amy"), cluster.client(1, "bob"));
+    befriend(&mut amy, &mut bob, "amy", "bob");
+    cluster.redis.kill9();
+    drop(bob);
+    let _bob = cluster.client(2, "bob");
+    cluster.redis.restart().unwrap();
+    cluster.wait_joined();
+    wait_until("the friend is online", LONG, || {
+        amy.ok(json!({"type": "friends"}))["friends"][0]["online"] == json!(true)
+    });
+}

@@ -1,5 +1,6 @@
 //! The node's hands at Redis: publishes, and keeps the node's lease and its sessions there. Runs on the sending thread.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use schema::{SessionId, UserId};
 use store::{Audience, CursorOutcome, Sent};
 
 use super::Cluster;
+use super::presence::{Reach, Replaced};
 use super::redis_tool::Keeper;
 use super::wire::{self, Channel, Origin, Word};
 use crate::passing::{Moved, Passing};
@@ -56,6 +58,8 @@ pub(super) struct Hands {
     is_known: bool,
     /// Users of nodes that took leave, and when to look after them.
     going: Vec<(Instant, Vec<UserId>)>,
+    /// Nodes whose sessions are to be read.
+    to_read: BTreeSet<Origin>,
     reread_at: Instant,
 }
 
@@ -114,7 +118,7 @@ fn parse_field(field: &str) -> Option<(UserId, SessionId)> {
 impl Hands {
     pub(super) fn new(cluster: Arc<Cluster>, node: Arc<Node>) -> Self {
         let reread_at = Instant::now() + REREAD;
-        Self { cluster, node, is_known: false, going: Vec::new(), reread_at }
+        Self { cluster, node, is_known: false, going: Vec::new(), to_read: BTreeSet::new(), reread_at }
     }
 
     fn origin(&self) -> Origin {
@@ -195,15 +199,14 @@ impl Hands {
                 commands.add(&[b"HDEL", key.as_bytes(), field(*user, *session).as_bytes()]);
                 self.say(commands, wire::ALL, &Word::Left { user: *user, session: *session });
             }
-            Job::Gone(users) => self.going.push((Instant::now() + GONE_AFTER, users.clone())),
-            Job::Read(_) => {}
+            Job::Gone(_) | Job::Read(_) => self.remember(job),
         }
     }
 
     /// Tells the friends here that users are gone with their node, unless they are back.
     fn tell_gone(&self, users: &[UserId]) {
-        self.cluster.presence.note_told(users, Instant::now());
-        self.node.tell_friends_here(users, false);
+        self.cluster.presence.note_told_here(users, Instant::now());
+        self.node.tell_friends(users, false, Reach::Here);
     }
 
     /// Reads all sessions of another node.
@@ -214,9 +217,30 @@ impl Hands {
             .iter()
             .filter_map(|(field, stamp)| parse_field(field).map(|(user, session)| (user, session, *stamp)))
             .collect();
-        let gone = self.cluster.presence.replace(origin, &all);
+        let Replaced { gone, back } = self.cluster.presence.replace(origin, &all);
         self.tell_gone(&gone);
+        self.node.tell_friends(&back, true, Reach::Here);
         Ok(())
+    }
+
+    /// Reads those that are to be read. One whose reading fails stays.
+    fn read_all(&mut self, db: &mut Connection) -> RedisResult<()> {
+        while let Some(origin) = self.to_read.first().copied() {
+            self.read(origin, db)?;
+            self.to_read.remove(&origin);
+        }
+        Ok(())
+    }
+
+    /// Keeps what is done later.
+    fn remember(&mut self, job: &Job) {
+        match job {
+            Job::Gone(users) => self.going.push((Instant::now() + GONE_AFTER, users.clone())),
+            Job::Read(origin) => {
+                self.to_read.insert(*origin);
+            }
+            _ => {}
+        }
     }
 
     /// Writes the lease; says whether it was there.
@@ -274,15 +298,10 @@ impl Hands {
         }
         let now = Instant::now();
         let found = self.cluster.presence.leases(&leases, emptied, now);
-        for origin in found.new {
-            self.read(origin, db)?;
-        }
+        self.to_read.extend(found.new);
         if now >= self.reread_at {
             self.reread_at = now + REREAD;
-            let alive: Vec<_> = leases.iter().filter(|(_, name)| name.is_some()).collect();
-            if let Some((origin, _)) = fastrand::choice(alive) {
-                self.read(*origin, db)?;
-            }
+            self.to_read.extend(fastrand::choice(self.cluster.presence.others()));
         }
         let mut commands = Commands::default();
         for (origin, users) in found.gone {
@@ -322,19 +341,16 @@ impl Keeper for Hands {
         commands.run(db)?;
         self.cluster.published.fetch_add(commands.published, Ordering::Relaxed);
         for job in jobs.drain(..) {
-            match job {
-                Job::Entered { user, session, .. } => {
-                    self.cluster.presence.stamp_here(user, session, stamp);
-                    self.node.end_too_many(user);
-                }
-                Job::Read(origin) => self.read(origin, db)?,
-                _ => {}
+            if let Job::Entered { user, session, .. } = job {
+                self.cluster.presence.stamp_here(user, session, stamp);
+                self.node.end_too_many(user);
             }
         }
-        Ok(())
+        self.read_all(db)
     }
 
-    fn let_go(&mut self, _: &mut Vec<Job>) {
+    fn let_go(&mut self, jobs: &mut Vec<Job>) {
+        jobs.iter().for_each(|job| self.remember(job));
         self.cluster.behind.store(true, Ordering::Release);
     }
 
@@ -359,6 +375,7 @@ impl Keeper for Hands {
             self.write_all(db)?;
         }
         self.look_around(&others, emptied, db)?;
+        self.read_all(db)?;
         self.look_after_going();
         Ok(())
     }

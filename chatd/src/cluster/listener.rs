@@ -67,8 +67,8 @@ impl Ears {
                 }
             }
             Word::Entered { user, session, stamp, is_news } => {
-                if presence.entered(origin, user, session, stamp) && !is_news {
-                    self.node.tell_friends_here(&[user], true);
+                if let Some(reach) = presence.entered(origin, user, session, stamp).filter(|_| !is_news) {
+                    self.node.tell_friends(&[user], true, reach);
                 }
                 self.node.end_too_many(user);
             }
@@ -150,6 +150,10 @@ impl Listener for Ears {
 
     fn up(&mut self) {
         self.node.compare();
+        // Who wrote its sessions while nothing was heard said so to nobody.
+        for origin in self.cluster.presence.others() {
+            self.cluster.queue(Job::Read(origin));
+        }
     }
 
     fn down(&mut self) {

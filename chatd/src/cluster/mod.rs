@@ -28,6 +28,7 @@ use crate::post::{Committed, Post};
 use crate::service::Node;
 use keeper::Job;
 use presence::Presence;
+pub(crate) use presence::Reach;
 use redis_tool::{RedisTool, ToolStats};
 use wire::{Channel, Origin, Word};
 
@@ -137,6 +138,11 @@ impl Cluster {
     /// Whether the user's last session anywhere was one of this node.
     pub(crate) fn was_last_here(&self, user: UserId) -> bool {
         self.presence.was_last_here(user)
+    }
+
+    /// All friends of a user are about to be told that it is gone. Says whether it is.
+    pub(crate) fn note_told(&self, user: UserId) -> bool {
+        self.presence.note_told(user, Instant::now())
     }
 
     /// Whether this node has to tell that the user has come; once.

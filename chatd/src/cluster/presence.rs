@@ -58,8 +58,16 @@ enum How {
     /// From this node: that is for this node to tell.
     FromHere,
     FromElsewhere,
-    /// With a node that is gone: each node has told those of the friends whom it has.
-    WithItsNode,
+    /// The friends of the user believe that it is gone: this node has told them.
+    Told(Reach),
+}
+
+/// Whom a node tells of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Those with sessions on this node. Of a node that is gone each node tells its own.
+    Here,
+    Everywhere,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +91,15 @@ pub(super) struct Leases {
     pub(super) new: Vec<Origin>,
     /// Nodes that are gone, with their users who are nowhere else.
     pub(super) gone: Vec<(Origin, Vec<UserId>)>,
+}
+
+/// What the reading of a node's sessions has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Replaced {
+    /// Users who have gone by that.
+    pub(super) gone: Vec<UserId>,
+    /// Users who are there, and of whom friends here believe that they went with their node.
+    pub(super) back: Vec<UserId>,
 }
 
 impl Presence {
@@ -153,18 +170,34 @@ impl Presence {
             && state.left.get(&user).is_some_and(|left| left.how == How::FromHere)
     }
 
-    /// A session began elsewhere. Says whether friends here believe that the user is gone, since this node has told them so.
-    pub(super) fn entered(&self, origin: Origin, user: UserId, session: SessionId, stamp: u64) -> bool {
+    /// All friends of a user are about to be told that it is gone. Says whether it is.
+    pub(super) fn note_told(&self, user: UserId, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.note_left(user, now, How::Told(Reach::Everywhere));
+        !state.users.contains_key(&user)
+    }
+
+    /// A session began elsewhere. Names the friends who believe that the user is gone, since this node has told them so.
+    pub(super) fn entered(
+        &self,
+        origin: Origin,
+        user: UserId,
+        session: SessionId,
+        stamp: u64,
+    ) -> Option<Reach> {
         let mut state = self.state.lock();
         state.remember(origin, Event::Entered(user, session, stamp));
         state.enter(user, Held { origin, session, stamp });
-        state.left.remove(&user).is_some_and(|left| left.how == How::WithItsNode)
+        match state.left.remove(&user)?.how {
+            How::Told(friends) => Some(friends),
+            How::FromHere | How::FromElsewhere => None,
+        }
     }
 
     /// The friends here of these users are told that they are gone with their node.
-    pub(super) fn note_told(&self, users: &[UserId], now: Instant) {
+    pub(super) fn note_told_here(&self, users: &[UserId], now: Instant) {
         let mut state = self.state.lock();
-        users.iter().for_each(|user| state.note_left(*user, now, How::WithItsNode));
+        users.iter().for_each(|user| state.note_left(*user, now, How::Told(Reach::Here)));
     }
 
     /// A session ended elsewhere.
@@ -189,10 +222,15 @@ impl Presence {
         }
     }
 
-    /// A node's hash was read: this is what it has, and what was heard since the reading began. Says who has gone by that.
-    pub(super) fn replace(&self, origin: Origin, all: &[(UserId, SessionId, u64)]) -> Vec<UserId> {
+    /// The other nodes.
+    pub(super) fn others(&self) -> Vec<Origin> {
+        self.state.lock().nodes.keys().copied().collect()
+    }
+
+    /// A node's hash was read: this is what it has, and what was heard since the reading began.
+    pub(super) fn replace(&self, origin: Origin, all: &[(UserId, SessionId, u64)]) -> Replaced {
         let mut state = self.state.lock();
-        let Some(node) = state.nodes.get_mut(&origin) else { return Vec::new() };
+        let Some(node) = state.nodes.get_mut(&origin) else { return Replaced::default() };
         let meanwhile = node.meanwhile.take().unwrap_or_default();
         let had = state.forget(origin);
         for (user, session, stamp) in all {
@@ -204,7 +242,10 @@ impl Presence {
                 Event::Left(user, session) => state.leave(user, origin, session),
             }
         }
-        had.into_iter().filter(|user| !state.users.contains_key(user)).collect()
+        let gone = had.into_iter().filter(|user| !state.users.contains_key(user)).collect();
+        let State { users, left, .. } = &mut *state;
+        let back = left.extract_if(|user, left| matches!(left.how, How::Told(_)) && users.contains_key(user));
+        Replaced { gone, back: back.map(|(user, _)| user).collect() }
     }
 
     /// A node says that it ends. Its users who are nowhere else are gone.
@@ -293,7 +334,7 @@ impl State {
 
     /// Whether the user's last session ended so lately that its friends have not been told.
     fn was_here_lately(&self, user: UserId, now: Instant) -> bool {
-        let left = self.left.get(&user).filter(|left| left.how != How::WithItsNode);
+        let left = self.left.get(&user).filter(|left| !matches!(left.how, How::Told(_)));
         left.is_some_and(|left| now.saturating_duration_since(left.at) < GONE_AFTER)
     }
 
@@ -380,11 +421,14 @@ mod tests {
         presence.leave_here(user(1), session(2), true, now);
         assert!(presence.enter_here(user(1), session(3), now + GONE_AFTER));
 
-        presence.note_told(&[user(2)], now);
+        presence.note_told_here(&[user(2)], now);
         assert!(presence.enter_here(user(2), session(4), now));
-        presence.note_told(&[user(3)], now);
-        assert!(presence.entered(OTHER, user(3), session(5), 1), "friends here believe that it is gone");
-        assert!(!presence.entered(OTHER, user(3), session(6), 1));
+        presence.note_told_here(&[user(3)], now);
+        assert_eq!(presence.entered(OTHER, user(3), session(5), 1), Some(Reach::Here));
+        assert_eq!(presence.entered(OTHER, user(3), session(6), 1), None);
+        // Another node may have been late to hear of the end, and think that nobody was told yet.
+        assert!(presence.note_told(user(4), now) && !presence.note_told(user(3), now));
+        assert_eq!(presence.entered(OTHER, user(4), session(7), 1), Some(Reach::Everywhere));
     }
 
     #[test]
@@ -419,8 +463,9 @@ mod tests {
         presence.begin_reading(OTHER);
         presence.entered(OTHER, user(1), session(1), 1);
         presence.left(OTHER, user(2), session(2), Instant::now());
-        let gone = presence.replace(OTHER, &[(user(2), session(2), 1), (user(3), session(3), 1)]);
-        assert_eq!(gone, [user(9)]);
+        presence.note_told_here(&[user(3)], Instant::now());
+        let replaced = presence.replace(OTHER, &[(user(2), session(2), 1), (user(3), session(3), 1)]);
+        assert_eq!(replaced, Replaced { gone: vec![user(9)], back: vec![user(3)] });
         for (number, is_there) in [(1, true), (2, false), (3, true), (9, false)] {
             assert_eq!(presence.is_elsewhere(user(number)), is_there, "{number}");
         }

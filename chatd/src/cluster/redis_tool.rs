@@ -402,11 +402,14 @@ struct Tap<'a, L> {
 impl<L: Listener> Read for Tap<'_, L> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.listener.pause();
-        let read = self.stream.read(buffer)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // A process that was stopped goes on like that.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                ended => return ended,
+            }
         }
-        Ok(read)
     }
 }
 

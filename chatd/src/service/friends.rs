@@ -16,7 +16,7 @@ use store::{Connection, Friend, StoreError, User};
 use super::history::fitting;
 use super::lifecycle::TICK_GONE;
 use super::{Changed, ChatService, Cx, Node, Outcome, encode, now_ms};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Reach};
 use crate::post::{PeerKey, Post, Refused, Start};
 
 /// How long a user may be without a session before its friends are told that it has gone: a network that changes is no going.
@@ -232,6 +232,7 @@ impl ChatService {
         self.jobs = self.jobs.saturating_sub(1);
         if let Some((name, to)) = friends
             && !self.node.is_online(user)
+            && self.node.cluster.as_ref().is_none_or(|cluster| cluster.note_told(user))
         {
             self.node.tell_known(&to, &presence(user, &name, false));
         }
@@ -239,17 +240,19 @@ impl ChatService {
 }
 
 impl Node {
-    /// Users of another node are gone with it, or back elsewhere: their friends here are told, if it is so by then.
-    pub(crate) fn tell_friends_here(self: &Arc<Self>, users: &[UserId], online: bool) {
+    /// Users of another node are gone with it, or back elsewhere: their friends are told, if it is so by then.
+    pub(crate) fn tell_friends(self: &Arc<Self>, users: &[UserId], online: bool, reach: Reach) {
         for some in users.chunks(GONE_AT_ONCE) {
             let (node, some) = (Arc::clone(self), some.to_vec());
             let queued = self.store.read(move |db| {
                 for user in some.into_iter().filter(|user| node.is_online(*user) == online) {
                     match name_and_friends(db, user) {
-                        Ok(Some((name, friends))) => {
-                            let here =
-                                friends.iter().copied().filter(|friend| node.directory.is_online(*friend));
-                            node.tell_here(&here.collect(), &presence(user, &name, online));
+                        Ok(Some((name, all))) => {
+                            let line = presence(user, &name, online);
+                            match reach {
+                                Reach::Here => node.tell_here(&all, &line),
+                                Reach::Everywhere => node.tell_known(&all, &line),
+                            }
                         }
                         Ok(None) => {}
                         Err(error) => {
