@@ -58,7 +58,7 @@ pub(crate) enum Post {
     End { conn: ConnId, session: SessionId, code: ByeCode },
     /// The server is shutting down: finish what was accepted, take nothing more.
     Drain,
-    /// This loop was so far behind that commits could not be handed to it: its sessions must start anew from the store.
+    /// Look whether this loop was given up: so far behind that commits could not be handed to it, and its sessions must start anew from the store.
     Lost,
 }
 

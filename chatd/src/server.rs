@@ -29,7 +29,7 @@ use crate::metrics::Counters;
 use crate::post::Post;
 use crate::rates::Gatekeeper;
 use crate::service::{ChatService, JOBS_MAX, Node, OTHER_POSTS_MAX};
-use crate::sink::LoopSink;
+use crate::sink::{GivenUp, LoopSink};
 
 /// Descriptors that are no client connections: tables, logs, loops, probes.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -92,8 +92,12 @@ impl ChatServer {
             .map_err(ServerError::Threads)?;
         let slots = pool.service_slots::<Post>(JOBS_MAX + OTHER_POSTS_MAX);
         let loops: Vec<_> = slots.iter().map(ServiceSlot::handle).collect();
+        let given_up = GivenUp::none(loops.len());
         let cluster = config.redis.clone().map(|server| Cluster::new(&config.node, server));
-        let store = Store::open(&config.store, Box::new(LoopSink::new(loops.clone(), cluster.clone())))?;
+        let store = Store::open(
+            &config.store,
+            Box::new(LoopSink::new(loops.clone(), given_up.clone(), cluster.clone())),
+        )?;
         let log = Arc::new(logging::install(&config)?);
         mark_loops(&pool);
         let login = start_login(&store, &pool, &config)?;
@@ -104,6 +108,7 @@ impl ChatServer {
             directory: Directory::default(),
             cluster,
             loops: loops.clone(),
+            given_up,
             login_timeout: config.limits.login_timeout(),
             idle_timeout: config.limits.idle_timeout(),
             registration: config.registration,

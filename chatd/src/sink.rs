@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -18,23 +19,42 @@ use crate::service::OTHER_POSTS_MAX;
 /// free, unless a handler hangs.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Which loops have been given up by a writer. What is committed from then on is kept from a loop until it has looked: its sessions start anew from the store.
+#[derive(Clone, Debug)]
+pub(crate) struct GivenUp(Arc<[AtomicBool]>);
+
+impl GivenUp {
+    /// None of so many.
+    pub(crate) fn none(loops: usize) -> Self {
+        Self((0..loops).map(|_| AtomicBool::new(false)).collect())
+    }
+
+    /// For the loop itself, with each post that it takes: whether it was given up since it last looked.
+    pub(crate) fn take(&self, loop_index: u16) -> bool {
+        let Some(flag) = self.0.get(usize::from(loop_index)) else { return false };
+        flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
+    }
+}
+
 /// Posts commits to the loops.
 pub(crate) struct LoopSink {
     loops: Vec<ServiceHandle<Post>>,
     cluster: Option<Arc<Cluster>>,
-    /// Loops that were given up and still have to be told.
-    lost: Vec<bool>,
+    given_up: GivenUp,
     line: Vec<u8>,
 }
 
 impl LoopSink {
-    pub(crate) fn new(loops: Vec<ServiceHandle<Post>>, cluster: Option<Arc<Cluster>>) -> Self {
-        let lost = vec![false; loops.len()];
-        Self { loops, cluster, lost, line: Vec::new() }
+    pub(crate) fn new(
+        loops: Vec<ServiceHandle<Post>>,
+        given_up: GivenUp,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
+        Self { loops, cluster, given_up, line: Vec::new() }
     }
 
-    fn hand_over(handle: &ServiceHandle<Post>, mut post: Post, patience: Duration) -> bool {
-        let give_up = Instant::now() + patience;
+    fn hand_over(handle: &ServiceHandle<Post>, mut post: Post) -> bool {
+        let give_up = Instant::now() + WAIT_MAX;
         loop {
             // Commits take their own share of the queue; the rest is reserved for answers.
             if handle.backlog() < OTHER_POSTS_MAX {
@@ -69,17 +89,17 @@ impl CommitSink for LoopSink {
             sends.push((outcome, line));
         }
         let committed = Arc::new(Committed { sends, cursors: batch.cursors });
-        for (handle, lost) in self.loops.iter().zip(&mut self.lost) {
-            // A loop that was given up is told first: what follows starts from the store.
-            if *lost {
-                *lost = !Self::hand_over(handle, Post::Lost, Duration::ZERO);
-            }
-            if *lost {
+        for (handle, given_up) in self.loops.iter().zip(&*self.given_up.0) {
+            if given_up.load(Ordering::SeqCst)
+                || Self::hand_over(handle, Post::Committed(Arc::clone(&committed)))
+            {
                 continue;
             }
-            if !Self::hand_over(handle, Post::Committed(Arc::clone(&committed)), WAIT_MAX) {
-                log::error!("loop {} takes no commits: its sessions will start anew", handle.loop_index());
-                *lost = true;
+            log::error!("loop {} takes no commits: its sessions will start anew", handle.loop_index());
+            given_up.store(true, Ordering::SeqCst);
+            // It looks with each post that it takes from now on, and so has to have one.
+            if handle.backlog() == 0 {
+                let _ = handle.post(Post::Lost);
             }
         }
         if let Some(cluster) = &self.cluster {
@@ -88,7 +108,7 @@ impl CommitSink for LoopSink {
     }
 
     fn another(&self) -> Box<dyn CommitSink> {
-        Box::new(Self::new(self.loops.clone(), self.cluster.clone()))
+        Box::new(Self::new(self.loops.clone(), self.given_up.clone(), self.cluster.clone()))
     }
 }
 

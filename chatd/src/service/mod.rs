@@ -485,6 +485,9 @@ impl Handler for ChatService {
     }
 
     fn on_post(&mut self, cx: &mut Cx<'_>, post: Post) {
+        if self.node.given_up.take(self.me.loop_index()) {
+            self.on_lost(cx);
+        }
         match post {
             Post::Committed(committed) => self.on_committed(cx, &committed),
             Post::Login { conn, id, purpose, reply } => self.on_login_reply(cx, conn, id, purpose, reply),
@@ -507,7 +510,7 @@ impl Handler for ChatService {
             Post::Connz(asker) => self.tell_connections(cx, &asker),
             Post::End { conn, session, code } => self.on_end(cx, conn, session, code),
             Post::Drain => self.drain(cx),
-            Post::Lost => self.on_lost(cx),
+            Post::Lost => {}
         }
     }
 

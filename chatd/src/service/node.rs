@@ -15,6 +15,7 @@ use crate::directory::{Directory, Live};
 use crate::login::LoginBackend;
 use crate::post::Post;
 use crate::rates::{Gatekeeper, RatesConfig};
+use crate::sink::GivenUp;
 
 /// What the services of all loops share.
 pub(crate) struct Node {
@@ -25,6 +26,7 @@ pub(crate) struct Node {
     /// The other nodes, if there may be any.
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) loops: Vec<ServiceHandle<Post>>,
+    pub(crate) given_up: GivenUp,
     pub(crate) login_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) registration: Registration,
