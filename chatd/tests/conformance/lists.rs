@@ -258,3 +258,50 @@ fn conversations_come_in_pages_by_increasing_id() {
     let page = amys.ok(json!({"type": "conversations", "after": after}));
     assert!(page["conversations"].as_array().unwrap().is_empty() && !has_more(&page));
 }
+
+#[test]
+fn blocked_users_groups_and_members_come_in_pages_by_increasing_id() {
+    let house = shared();
+    let amy = house.user("amy");
+    let mut amys = house.session(&amy);
+    let tea = amys.ok(json!({"type": "group_create", "name": "tea", "open": true}))["conv"].clone();
+    let mut members = vec![amy.id];
+    let mut groups = vec![tea.as_u64().unwrap()];
+    let mut blocked = Vec::new();
+    for _ in 0..4 {
+        let other = house.user("page");
+        house.session(&other).ok(json!({"type": "group_join", "conv": tea}));
+        members.push(other.id);
+        amys.ok(json!({"type": "block", "user": other.id}));
+        blocked.push(other.id);
+        let more = amys.ok(json!({"type": "group_create", "name": "more"}))["conv"].clone();
+        groups.push(more.as_u64().unwrap());
+    }
+    let mut pages = |request: Value, list: &str, key: &str| {
+        let (mut ids, mut sizes) = (Vec::<u64>::new(), Vec::new());
+        loop {
+            let mut request = request.clone();
+            request["limit"] = json!(2);
+            if let Some(last) = ids.last() {
+                request["after"] = json!(last);
+            }
+            let ok = amys.ok(request);
+            let page = ok[list].as_array().unwrap();
+            ids.extend(page.iter().map(|one| one[key].as_u64().unwrap()));
+            sizes.push(page.len());
+            if !has_more(&ok) {
+                return (ids, sizes);
+            }
+        }
+    };
+    assert_eq!(pages(json!({"type": "blocked"}), "users", "user"), (blocked, vec![2, 2]));
+    groups.sort_unstable();
+    assert_eq!(pages(json!({"type": "groups"}), "groups", "conv"), (groups, vec![2, 2, 1]));
+    let listed = json!({"type": "group_members", "conv": tea});
+    assert_eq!(pages(listed, "members", "user"), (members, vec![2, 2, 1]));
+    for kind in ["blocked", "groups", "friends", "conversations"] {
+        for limit in [json!(0), json!(201), json!("2")] {
+            assert_eq!(amys.err(json!({"type": kind, "limit": limit})), "bad_request", "{kind} {limit}");
+        }
+    }
+}
