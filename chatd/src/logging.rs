@@ -154,7 +154,7 @@ pub(crate) fn install(config: &Config) -> Result<Guard, ServerError> {
     // With the tables on a server nobody else has made it yet. Where that fails opening the log says why.
     let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.store.data_dir);
     let _ = path.parent().map(std::fs::create_dir_all);
-    let builder = config.logging.builder().file(&path).filter(config.log.as_str());
+    let builder = config.logging.builder().file(&path).filter(daemon::log_filter(&config.log));
     builder.install().map_err(|error| ServerError::Log { path, error })
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn reload(config: &Config, log: &Guard) {
     }
     match config.reload_filter() {
         Ok(None) => {}
-        Ok(Some(filter)) => match log.set_filter(&filter) {
+        Ok(Some(filter)) => match log.set_filter(&daemon::log_filter(&filter)) {
             Ok(()) => log::info!("the log filter is {filter:?} now"),
             Err(error) => log::warn!("the log filter stays as it was: {error}"),
         },

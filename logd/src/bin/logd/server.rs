@@ -113,7 +113,7 @@ impl LoginServer {
         self.log.reopen();
         match self.config.reload_filter() {
             Ok(None) => {}
-            Ok(Some(filter)) => match self.log.set_filter(&filter) {
+            Ok(Some(filter)) => match self.log.set_filter(&daemon::log_filter(&filter)) {
                 Ok(()) => log::info!("the log filter is {filter:?} now"),
                 Err(error) => log::warn!("the log filter stays as it was: {error}"),
             },
@@ -158,7 +158,7 @@ fn install_log(config: &Config) -> Result<asynclog::Guard, ServerError> {
     let _ = path.parent().map(std::fs::create_dir_all);
     asynclog::Builder::new()
         .file(&path)
-        .filter(config.log.as_str())
+        .filter(daemon::log_filter(&config.log))
         .roll(asynclog::RollConfig::default())
         .install()
         .map_err(|error| ServerError::Log { path, error })
