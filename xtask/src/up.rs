@@ -40,7 +40,7 @@ pub(crate) struct Up {
 
 /// The folder of what is up.
 fn folder() -> PathBuf {
-    shell::release_dir().join("../up")
+    shell::release_dir().with_file_name("up")
 }
 
 fn ports_file() -> PathBuf {

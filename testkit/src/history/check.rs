@@ -112,6 +112,23 @@ impl Seen {
         }
     }
 
+    /// An entry that a stream lacks: its story is that of its author too.
+    fn left_out(
+        &self,
+        conv: ConvNumber,
+        seq: SeqNumber,
+        at: Duration,
+        client: &ClientLog,
+        headline: String,
+    ) -> Found {
+        let mut found = wrong(Kind::LeftOut, conv, seq, at, client, headline);
+        if let Some((entry, _)) = self.places.get(&(conv, seq)) {
+            found.about.text = Some(entry.text.clone());
+            found.about.users.insert(entry.from);
+        }
+        found
+    }
+
     fn about_messages(&self, history: &History) -> Vec<Found> {
         let mut found = Vec::new();
         for (text, message) in &self.messages {
@@ -258,7 +275,7 @@ impl Stream {
             "{}: conversation {conv} seq {missing} did not come, and {} did (the stream starts at {})",
             client.name, self.last_push, self.start
         );
-        Some(wrong(Kind::LeftOut, conv, missing, at, client, headline))
+        Some(seen.left_out(conv, missing, at, client, headline))
     }
 
     /// At the run's end nothing at all may be missing.
@@ -280,7 +297,7 @@ impl Stream {
             "{}: conversation {conv} seq {missing} never came on a stream that starts at {} and ran to the end",
             client.name, self.start
         );
-        Some(wrong(Kind::LeftOut, conv, missing, at, client, headline))
+        Some(seen.left_out(conv, missing, at, client, headline))
     }
 }
 
