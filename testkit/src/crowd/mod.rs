@@ -316,9 +316,13 @@ impl Crowd {
         }
         let logs: Vec<ClientLog> = self.clients.iter().map(|client| client.log.clone()).collect();
         for event in logs.iter().flat_map(|log| &log.events) {
-            if let What::Acked { conv, text, .. } = &event.what
-                && let Some(two) = script.first_contacts.get(text)
-            {
+            // Whoever wrote it may have left before it was answered.
+            let (conv, text) = match &event.what {
+                What::Acked { conv, text, .. } => (conv, text),
+                What::Pushed { conv, entry } => (conv, &entry.text),
+                _ => continue,
+            };
+            if let Some(two) = script.first_contacts.get(text) {
                 self.directs.entry(*conv).or_insert(*two);
             }
         }
