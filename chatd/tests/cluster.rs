@@ -464,3 +464,37 @@ fn who_moved_while_redis_was_away_is_seen_where_it_is() {
         amy.ok(json!({"type": "friends"}))["friends"][0]["online"] == json!(true)
     });
 }
+
+#[test]
+fn what_begins_while_another_session_logs_in_reaches_the_elder_one_too() {
+    if !can_run() {
+        return;
+    }
+    let (maria, redis) = (MariaDb::start().unwrap(), Redis::start().unwrap());
+    let proxy = FaultProxy::start(redis.addr());
+    let nodes = vec![
+        Cluster::node(&maria, &redis.url(), 0).start().unwrap(),
+        Cluster::node(&maria, &Redis::url_at(proxy.addr()), 1).args(["--threads", "1"]).start().unwrap(),
+    ];
+    let cluster = Cluster { nodes, redis, maria };
+    cluster.wait_joined();
+    let (mut amy, mut elder) = (cluster.client(0, "amy"), cluster.client(1, "bob"));
+    let group =
+        amy.ok(json!({"type": "group_create", "name": "all", "open": true}))["conv"].as_u64().unwrap();
+    let mut there = cluster.client(0, "bob");
+    // What is committed comes to the node by its tables before it comes by Redis.
+    proxy.delay(Duration::from_millis(500));
+    let conv = amy.send_text(To::Name("bob"), "hello")["conv"].as_u64().unwrap();
+    there.ok(json!({"type": "group_join", "conv": group}));
+    amy.send_text(To::Conv(group), "to all");
+    let mut younger = cluster.client(1, "bob");
+    proxy.delay(Duration::ZERO);
+    for session in [&mut elder, &mut younger] {
+        let pushes =
+            [session.next_push("message"), session.next_push("message"), session.next_push("message")];
+        let of =
+            |conv: u64| pushes.iter().filter(|push| push["conv"] == json!(conv)).cloned().collect::<Vec<_>>();
+        assert_eq!(seqs_and_texts(&of(conv)), [(1, "hello".to_owned())]);
+        assert_eq!(seqs_and_texts(&of(group)), [(2, "joined".to_owned()), (3, "to all".to_owned())]);
+    }
+}

@@ -242,7 +242,8 @@ impl ChatService {
         let end = match position.other {
             Some(other) => {
                 let members = [user.min(other), user.max(other)];
-                let contiguous = self.meet_pair(conv, members, last_seq);
+                let at = if self.is_newborn(cx, conv, &members, conn) { Seq::ZERO } else { last_seq };
+                let contiguous = self.meet_pair(conv, members, at);
                 if blocked {
                     self.on_blocked(conv, true);
                 }
@@ -257,7 +258,9 @@ impl ChatService {
                     return;
                 }
                 let membership = Membership { start: span.from.prev(), until };
-                let contiguous = self.meet_group(conv, user, membership, last_seq);
+                let is_newborn = until.is_none() && self.is_newborn(cx, conv, &[user], conn);
+                let at = if is_newborn { membership.start } else { last_seq };
+                let contiguous = self.meet_group(conv, user, membership, at);
                 until.unwrap_or_else(|| contiguous.max(last_seq))
             }
         };
@@ -269,6 +272,17 @@ impl ChatService {
         }
         let last_at_login = if position.has_beyond(pos) { position.visible_end() } else { Seq::ZERO };
         self.add_lag(lags, conv, pos, last_at_login);
+    }
+
+    /// Whether a conversation that was read has yet to come to this loop: other streams than this one's run here, which would know it if it had. To them it
+    /// begins as it comes, and not where it was read.
+    fn is_newborn(&self, cx: &Cx<'_>, conv: ConvId, members: &[UserId], conn: ConnId) -> bool {
+        let runs = |other: ConnId| {
+            let session = cx.conn(other).and_then(|client| client.session.as_deref());
+            session.is_some_and(Session::is_running)
+        };
+        !self.convs.contains_key(&conv)
+            && self.sessions_of(members).into_iter().any(|other| other != conn && runs(other))
     }
 
     fn add_lag(&self, lags: &mut Vec<Lag>, conv: ConvId, pos: Seq, last_at_login: Seq) {
