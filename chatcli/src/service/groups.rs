@@ -88,6 +88,29 @@ impl ClientService {
         }
     }
 
+    /// The group that `line` begins with, as [`find_group`](Self::find_group) knows it, and the text behind it. A name may have several words: the longest that is one counts.
+    ///
+    /// # Errors
+    /// When it begins with no group, with a name that several groups have, or when nothing is behind it.
+    pub(crate) fn split_group<'a>(&self, line: &'a str) -> Result<(ConvId, &'a str), Refusal> {
+        let line = line.trim();
+        let ends = line.char_indices().filter(|(_, char)| char.is_whitespace()).map(|(at, _)| at);
+        let mut first = Err(Refusal::new("usage", "usage: /msg #GROUP TEXT"));
+        for end in ends.collect::<Vec<_>>().into_iter().rev() {
+            let (name, text) = line.split_at(end);
+            if name.ends_with(char::is_whitespace) {
+                continue;
+            }
+            first = self.find_group(name).map(|conv| (conv, text.trim_start()));
+            if first.as_ref().map_or_else(|refusal| refusal.code != "not_found", |_| true) {
+                return first;
+            }
+        }
+        // What was meant as the text is a part of the name.
+        let is_whole = first.is_err() && self.find_group(line).is_ok();
+        if is_whole { Err(Refusal::new("usage", "usage: /msg #GROUP TEXT")) } else { first }
+    }
+
     /// The whole list of groups has come.
     pub(super) fn handle_groups(&mut self, list: &[Group]) {
         self.groups = list.iter().map(|group| (group.conv, group.clone())).collect();

@@ -177,6 +177,10 @@ impl Chat {
                 Ok(to) => self.send(now, service, to, &text),
                 Err(refusal) => self.complain(service, &refusal.to_string()),
             },
+            Command::MsgGroup(rest) => match service.split_group(&rest) {
+                Ok((conv, text)) => self.send(now, service, To::Conv(conv), text),
+                Err(refusal) => self.complain(service, &refusal.to_string()),
+            },
             Command::To(name) => self.open_by_name(now, service, &name),
             Command::Who(name) => self.ask(now, service, Purpose::Who, Question::FindUser { name }),
             Command::List => self.ask(now, service, Purpose::List, Question::Conversations),

@@ -16,6 +16,8 @@ pub(crate) enum Command {
         name: String,
         text: String,
     },
+    /// Send to a group: its name, which may have several words, and the text behind it. Who knows the groups tells them apart.
+    MsgGroup(String),
     List,
     /// Load so many older entries.
     History(usize),
@@ -41,7 +43,7 @@ pub(crate) const COLUMN: char = '\u{1f}';
 
 const HELP: &[(&str, &str)] = &[
     ("/to NAME, /to #GROUP", "open a conversation; what you type then goes there"),
-    ("/msg NAME TEXT", "send without opening"),
+    ("/msg NAME TEXT", "send without opening; /msg #GROUP TEXT"),
     ("/list", "your conversations"),
     ("/history [N]", "load N (50) older messages; PgUp does it too"),
     ("/who NAME", "is NAME known, and online?"),
@@ -95,6 +97,7 @@ impl Command {
             "to" if rest.starts_with('#') => Self::To(rest.to_owned()),
             "to" => name(rest).map_or_else(|| Self::Bad("usage: /to NAME or /to #GROUP".into()), Self::To),
             "who" => name(rest).map_or_else(|| Self::Bad("usage: /who NAME".into()), Self::Who),
+            "msg" if rest.starts_with('#') => Self::MsgGroup(rest.to_owned()),
             "msg" => match rest.split_once(char::is_whitespace) {
                 Some((name, text)) if !text.trim().is_empty() => {
                     Self::Msg { name: name.to_owned(), text: text.trim_start().to_owned() }
@@ -134,6 +137,7 @@ mod tests {
             Command::parse("/msg bob how are  you"),
             Command::Msg { name: "bob".into(), text: "how are  you".into() }
         );
+        assert_eq!(Command::parse("/msg #the lunch  hi"), Command::MsgGroup("#the lunch  hi".into()));
         assert_eq!(Command::parse("/history"), Command::History(HISTORY));
         assert_eq!(Command::parse("/history 7"), Command::History(7));
         assert_eq!(Command::parse("/to #the lunch"), Command::To("#the lunch".into()));

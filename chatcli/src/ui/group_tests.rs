@@ -120,6 +120,14 @@ fn a_group_is_made_filled_and_left_by_commands() {
     assert!(stage.at_80().contains("amy: hello? [sent]"));
     stage.line("/msg #100 again");
     assert!(stage.at_80().contains("amy: again [sent]"));
+    stage.line("/msg #the lunch is ready");
+    assert!(stage.at_80().contains("amy: is ready [sent]"), "{}", stage.at_80());
+    stage.line("/msg #The  lunch");
+    assert!(stage.at_80().contains("* there is no group called The"), "{}", stage.at_80());
+    for line in ["/msg #the lunch", "/msg #100", "/msg #"] {
+        stage.line(line);
+        assert!(stage.screen(80, 24)[21].contains("* usage: /msg #GROUP TEXT"), "{line}: {}", stage.at_80());
+    }
     stage.line("/to #nowhere");
     assert!(stage.at_80().contains("* there is no group called nowhere"));
     stage.line("/group kick bob");

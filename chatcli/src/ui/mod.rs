@@ -12,6 +12,8 @@ mod mention;
 mod news;
 mod pane;
 mod password_entry;
+#[cfg(test)]
+mod readme_tests;
 mod report;
 mod safe_text;
 mod terminal;
