@@ -84,3 +84,24 @@ fn sessions_get_what_the_histories_hold_whatever_they_do() {
     let log = server.log_text();
     assert!(!log.contains("panic") && !log.contains("defect"), "{log}");
 }
+
+#[test]
+fn the_fuzz_target_of_sessions_is_made_of_all_that_the_server_is_made_of() {
+    let of_server = include_str!("../src/main.rs").lines().filter(|line| line.starts_with("mod "));
+    let of_target = include_str!("../fuzz/fuzz_targets/sessions.rs");
+    for module in of_server {
+        assert!(
+            of_target.lines().any(|line| line == module),
+            "`{module}` is missing in fuzz/fuzz_targets/sessions.rs"
+        );
+    }
+    let manifest = include_str!("../Cargo.toml");
+    let (_, rest) = manifest.split_once("[dependencies]\n").unwrap();
+    let (dependencies, _) = rest.split_once("\n[").unwrap();
+    for name in dependencies.lines().filter_map(|line| line.split(['.', ' ']).next()) {
+        let has =
+            include_str!("../fuzz/Cargo.toml").lines().any(|line| line.starts_with(&format!("{name} = ")));
+        // Signals are handled in `main` alone.
+        assert!(has || name.is_empty() || name == "signal-hook", "`{name}` is missing in fuzz/Cargo.toml");
+    }
+}

@@ -18,6 +18,8 @@ mod connz;
 mod control;
 #[path = "../../src/directory.rs"]
 mod directory;
+#[path = "../../src/entry.rs"]
+mod entry;
 #[path = "../../src/logging.rs"]
 mod logging;
 #[path = "../../src/login.rs"]
