@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use daemon::{http, page::Metrics};
-use logd::{LoginPool, LoginService, RemoteLogin};
+use logd::{LoginPool, LoginService, RemoteLogin, TokenCache};
 use reactor::{
     EventLoopThreadPool, JoinError, LoopConfig, RunningServer, ServiceConfig, ServiceHandle, ServiceSlot,
     TcpServer,
@@ -236,8 +236,12 @@ fn start_login(
         }
         return Ok(Arc::new(remote));
     }
-    let service = LoginService::new(store.clone(), &config.login)
+    let mut service = LoginService::new(store.clone(), &config.login)
         .map_err(|error| ServerError::Login(error.to_string()))?;
+    if let Some(redis) = config.redis.clone() {
+        let cache = TokenCache::at(redis, config.login.token_cache_lifetime());
+        service = service.with_cache(Arc::new(cache.map_err(|error| ServerError::Login(error.to_string()))?));
+    }
     let pool =
         LoginPool::start(service, &config.login).map_err(|error| ServerError::Login(error.to_string()))?;
     Ok(Arc::new(pool))

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redis::{Client, Connection, RedisError, RedisResult};
+use redis::{Client, Connection, ConnectionInfo, IntoConnectionInfo as _, RedisError, RedisResult};
 use schema::UserId;
 use schema::login::{TokenId, Verified};
 
@@ -90,7 +90,16 @@ impl TokenCache {
     /// # Errors
     /// [`BadAddress`].
     pub fn new(url: &str, lifetime: Duration) -> Result<Self, BadAddress> {
-        let client = Client::open(url).map_err(|_| BadAddress)?;
+        let server = url.into_connection_info().map_err(|_| BadAddress)?;
+        Self::at(server, lifetime)
+    }
+
+    /// The same, with the address in parts.
+    ///
+    /// # Errors
+    /// [`BadAddress`] for one that no client can be made for.
+    pub fn at(server: ConnectionInfo, lifetime: Duration) -> Result<Self, BadAddress> {
+        let client = Client::open(server).map_err(|_| BadAddress)?;
         Ok(Self {
             client,
             lifetime,
