@@ -1,4 +1,4 @@
-//! The conformance tests of accounts and sessions, once more, with the login service in a process of its own: a `logd` and a database for each server under test.
+//! The conformance tests once more, with the login service in a process of its own: a `logd` and a database for each server under test.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,14 +16,36 @@
 mod accounts;
 #[path = "../conformance/client.rs"]
 mod client;
+#[path = "../conformance/connection.rs"]
+mod connection;
+#[path = "../conformance/cursors.rs"]
+mod cursors;
 #[path = "../conformance/device.rs"]
 mod device;
+#[path = "../conformance/friends.rs"]
+mod friends;
+#[path = "../conformance/groups.rs"]
+mod groups;
+#[path = "../conformance/line_limits.rs"]
+mod line_limits;
+#[path = "../conformance/lines.rs"]
+mod lines;
+#[path = "../conformance/lists.rs"]
+mod lists;
 #[path = "../conformance/model.rs"]
 mod model;
+#[path = "../conformance/promise.rs"]
+mod promise;
+#[path = "../conformance/resume.rs"]
+mod resume;
+#[path = "../conformance/sending.rs"]
+mod sending;
 #[path = "../conformance/server.rs"]
 mod server;
 #[path = "../conformance/sessions.rs"]
 mod sessions;
+#[path = "../conformance/stream.rs"]
+mod stream;
 
 /// Where the server has its tables and its logins.
 mod engine {

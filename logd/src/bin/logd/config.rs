@@ -13,9 +13,10 @@ use store::{DbConfig, Secret};
 /// The login service of a cluster: accounts, passwords and tokens for any number of chat servers.
 ///
 /// A chat server has the same service inside when it is started without --logd and --zookeeper. This program is for several chat servers on one
-/// MySQL or MariaDB (see docs/operations.md). It is the login daemon; it has nothing to do with logging.
+/// MySQL or MariaDB. Run as many as you like: none of them keeps anything but in the tables, so each can be restarted at any time, one after the other, and no login fails.
+/// It is the login daemon; it has nothing to do with logging.
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "logd", version, after_help = EXIT_CODES, args_override_self = true)]
+#[command(name = "logd", version, after_help = LESSON, args_override_self = true)]
 pub(crate) struct Args {
     /// Reads the configuration from this TOML file
     #[arg(long, value_name = "FILE", env = "LOGD_CONFIG")]
@@ -61,8 +62,21 @@ pub(crate) struct Args {
     pub(crate) check: bool,
 }
 
-const EXIT_CODES: &str = "\
-Every option but --check is a key of the configuration file too, with _ for -.
+const LESSON: &str = "\
+Two login services and a chat server that knows their addresses:
+  logd  --mysql mysql://logd:secret@db:3306/chat --listen 10.0.0.2:6010
+  logd  --mysql mysql://logd:secret@db:3306/chat --listen 10.0.0.3:6010
+  chatd --mysql mysql://chatd:secret@db:3306/chat --logd 10.0.0.2:6010 --logd 10.0.0.3:6010
+
+The same where ZooKeeper tells the addresses, also of those that are started later:
+  logd  --mysql … --zookeeper zk1:2181,zk2:2181 --listen 10.0.0.2:6010 --node logd-1
+  chatd --mysql … --zookeeper zk1:2181,zk2:2181
+
+Whoever can reach --listen can try passwords and end anybody's sessions: open it to the chat servers alone.
+
+Every option but --check is a key of the configuration file too, with _ for -; logd.sample.toml has them all, with the reasons.
+Operator: curl 127.0.0.1:6011/healthz, /readyz (503 while it drains), /metrics (begin with logd_).
+Log: who registered, logged in, failed, changed a password or was revoked is logged under the target `audit`: --log warn,audit=info
 Signals: SIGTERM and SIGINT drain and end; SIGHUP reopens the log and reads the log filter anew.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 
