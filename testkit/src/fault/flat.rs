@@ -72,3 +72,24 @@ impl fmt::Display for Flatness {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn seen(looks: &[(u64, usize)]) -> Flatness {
+        let looks =
+            looks.iter().map(|(mib, descriptors)| Look { memory: mib * MIB, descriptors: *descriptors });
+        Flatness { seen: BTreeMap::from([(("node-1".to_owned(), 7), looks.collect())]) }
+    }
+
+    #[test]
+    fn what_grows_after_it_is_warm_is_named_and_what_stays_is_not() {
+        assert!(seen(&[(20, 30), (50, 60)]).grown().is_empty(), "too early to say");
+        assert!(seen(&[(20, 30), (50, 60), (60, 70), (62, 75), (61, 68)]).grown().is_empty());
+        let leaky = seen(&[(20, 30), (50, 60), (60, 70), (90, 150), (120, 200)]).grown();
+        assert_eq!(leaky, ["node-1 (7): descriptors 70 -> 200", "node-1 (7): memory 60 -> 120 MiB"]);
+    }
+}
