@@ -74,6 +74,8 @@ pub(super) struct Client {
     pub(super) cursors: Cursors,
     /// What was answered that no promise covers; each is a failure of the run.
     pub(super) strange: Vec<String>,
+    /// What was not answered when it left, in earlier runs: it may turn up yet.
+    leftovers: Vec<String>,
     /// Where each conversation began for this run.
     pub(super) base: BTreeMap<ConvNumber, SeqNumber>,
     password: String,
@@ -98,6 +100,7 @@ impl Client {
             outgoing: Vec::new(),
             cursors: Cursors::default(),
             strange: Vec::new(),
+            leftovers: Vec::new(),
             base: BTreeMap::new(),
             password: password.to_owned(),
             token: Some(token),
@@ -118,6 +121,9 @@ impl Client {
         self.log.events.clear();
         self.strange.clear();
         self.outgoing.clear();
+        for text in self.leftovers.clone() {
+            self.note(Duration::ZERO, What::Sent { conv: 0, text });
+        }
         self.cursors = Cursors::default();
         base.iter().for_each(|(conv, seq)| self.cursors.begin(*conv, *seq));
         self.base = base;
@@ -163,7 +169,7 @@ impl Client {
     pub(super) fn leave(&mut self, now: Duration) {
         self.note(now, What::Ended { why: "it left".to_owned() });
         self.wire = None;
-        self.outgoing.clear();
+        self.leftovers.extend(self.outgoing.drain(..).map(|message| message.text));
         self.phase = Phase::Left;
     }
 
