@@ -534,3 +534,7 @@ fn understand(value: Value) -> Heard {
         _ => Heard::Other,
     }
 }
+
+#[cfg(test)]
+#[path = "redis_tool_tests.rs"]
+mod tests;
