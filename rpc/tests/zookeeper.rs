@@ -321,11 +321,13 @@ fn an_entry_that_somebody_takes_out_is_put_back_and_one_that_is_no_json_is_passe
     seen.until(&["one"]);
     let by_hand = zookeeper::ZooKeeper::connect(&zookeeper.addr().to_string(), LONG, |_| {}).unwrap();
     let path = format!("/chat/services/{SERVICE}");
-    by_hand.delete(&format!("{path}/127.0.0.1:1-one"), None).unwrap();
-    wait_until("both to have happened", LONG, || {
-        let all = seen.0.lock();
-        all.iter().skip(1).any(Vec::is_empty) && all.last().is_some_and(|last| last.len() == 1)
-    });
+    let node = format!("{path}/127.0.0.1:1-one");
+    let made = || by_hand.exists(&node, false).ok().flatten().map(|stat| stat.czxid);
+    let before = made();
+    assert!(before.is_some());
+    by_hand.delete(&node, None).unwrap();
+    wait_until("it to be put back", LONG, || made().is_some_and(|made| Some(made) != before));
+    seen.until(&["one"]);
     let acl = zookeeper::Acl::open_unsafe().clone();
     by_hand.create(&format!("{path}/spoilt"), b"{".to_vec(), acl, zookeeper::CreateMode::Ephemeral).unwrap();
     let _other = both.register(SERVICE, instance("two", 2));

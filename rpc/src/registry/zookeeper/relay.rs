@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::session::Event;
@@ -22,6 +22,8 @@ pub(super) struct Relay {
     client: Arc<Mutex<Option<TcpStream>>>,
     /// For as long as the client lives.
     listener: Arc<TcpListener>,
+    /// Hears that nothing passes any more, by the end of its other side.
+    ended: Receiver<()>,
 }
 
 impl Relay {
@@ -33,7 +35,9 @@ impl Relay {
         let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
         let address = listener.local_addr()?;
         let client = Arc::new(Mutex::new(None));
-        let relay = Self { address, server, client: Arc::clone(&client), listener: Arc::clone(&listener) };
+        let (passes, ended) = bounded::<()>(0);
+        let relay =
+            Self { address, server, client: Arc::clone(&client), listener: Arc::clone(&listener), ended };
         let to_server = relay.server.try_clone()?;
         std::thread::Builder::new().name("zk-relay".to_owned()).spawn(move || {
             if let Err(error) = run(&listener, to_server, &client) {
@@ -41,6 +45,7 @@ impl Relay {
             }
             // Nobody may be left to hear it.
             let _ = events.send(Event::Lost);
+            drop(passes);
         })?;
         Ok(relay)
     }
@@ -48,6 +53,11 @@ impl Relay {
     /// Where the client is to connect to.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Is told nothing, and disconnected when nothing passes any more.
+    pub(super) const fn ended(&self) -> &Receiver<()> {
+        &self.ended
     }
 
     /// What has to live as long as the client does.

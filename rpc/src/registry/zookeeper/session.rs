@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use zookeeper::{WatchedEvent, ZkError, ZkResult, ZkState, ZooKeeper};
 
 use super::relay::Relay;
@@ -72,9 +72,19 @@ impl Session {
         self.tell.clone()
     }
 
-    /// Makes a call on the client's thread. After a loss there is no further one.
+    /// Makes a call on the client's thread. After a loss there is no further one. The end of the connection is an answer as well: the client itself would wait for
+    /// another connection, and a server that is just starting ends the first ones.
     pub(super) fn call<T: Send + 'static>(
         &mut self,
+        work: impl FnOnce(&ZooKeeper) -> ZkResult<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let ended = self.relay.ended().clone();
+        self.call_until(&ended, work)
+    }
+
+    fn call_until<T: Send + 'static>(
+        &mut self,
+        ended: &Receiver<()>,
         work: impl FnOnce(&ZooKeeper) -> ZkResult<T> + Send + 'static,
     ) -> Result<T, Failure> {
         if self.lost {
@@ -86,7 +96,16 @@ impl Session {
             let _ = tell.send(work(client));
         });
         let posted = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        let answer = if posted { told.recv_timeout(self.call_timeout).ok() } else { None };
+        let answer = if posted {
+            select! {
+                recv(told) -> answer => answer.ok(),
+                // What came with the last bytes may be there already.
+                recv(ended) -> _ => told.try_recv().ok(),
+                default(self.call_timeout) => None,
+            }
+        } else {
+            None
+        };
         match answer {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) if is_an_answer(error) => Err(Failure::Refused(error)),
@@ -95,7 +114,7 @@ impl Session {
                     "the session with ZooKeeper is given up: {}",
                     match other {
                         Some(Err(error)) => format!("{error:?}"),
-                        _ => "no answer in time".to_owned(),
+                        _ => "no answer".to_owned(),
                     }
                 );
                 self.abandon();
@@ -106,7 +125,8 @@ impl Session {
 
     /// Ends the session in good order, so that the server forgets its nodes at once. As far as the server answers.
     pub(super) fn close(mut self) {
-        if let Err(failure) = self.call(ZooKeeper::close) {
+        // The server ends the connection when it has answered, and that is no loss.
+        if let Err(failure) = self.call_until(&never(), ZooKeeper::close) {
             log::debug!("the session with ZooKeeper was not closed: {failure:?}");
         }
     }
@@ -152,10 +172,14 @@ fn own(
     }));
     if let Ok(Ok(client)) = made {
         let told = events.clone();
+        let (tell_end, ended) = bounded(1);
         // Runs on the client's I/O thread, from where a call of the client would wait for itself: it only passes on what it hears.
         client.add_listener(move |state: ZkState| {
             if state != ZkState::Connected {
                 let _ = told.send(Event::Lost);
+            }
+            if state == ZkState::Closed {
+                let _ = tell_end.try_send(());
             }
         });
         for job in jobs {
@@ -167,6 +191,8 @@ fn own(
         if catch_unwind(AssertUnwindSafe(|| drop(client))).is_err() {
             log::debug!("the ZooKeeper client panicked at its end");
         }
+        // That may come back early while the client's I/O thread goes on for the rest of its session's time, connecting as fast as it can to where nobody listens.
+        let _ = ended.recv_timeout(timeout * 2);
     }
     let _ = events.send(Event::Lost);
     // Until here the client could connect again and again, and was to be kept waiting.
