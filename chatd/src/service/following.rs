@@ -129,6 +129,9 @@ impl ChatService {
         let before = entry.seq.prev();
         match entry.moved {
             Some(Moved::In(user)) if self.users.contains_key(&user) => {
+                if self.starting > 0 {
+                    self.newborn.insert((user, entry.conv), before);
+                }
                 let membership = Membership { start: before, until: None };
                 return Some(self.meet_group(entry.conv, user, membership, before));
             }

@@ -100,8 +100,11 @@ pub(crate) struct ChatService {
     me: ServiceHandle<Post>,
     users: FxHashMap<UserId, LocalUser>,
     convs: FxHashMap<ConvId, LocalConv>,
-    /// Sessions that are reading where their streams start; while there are any, the next two remember what such a reading may not have seen.
+    /// Sessions whose streams are about to start; while there are any, the next three remember what they would not know otherwise.
     starting: usize,
+    /// Conversations that began meanwhile for a user, and behind which place: another session may have acknowledged what is in them before it is read where
+    /// this one's streams start.
+    newborn: FxHashMap<(UserId, ConvId), Seq>,
     /// The last entries of groups that the loop does not follow.
     unfollowed: FxHashMap<ConvId, Seq>,
     /// Where users of this loop have left groups.
@@ -163,6 +166,7 @@ impl ChatService {
             users: FxHashMap::default(),
             convs: FxHashMap::default(),
             starting: 0,
+            newborn: FxHashMap::default(),
             unfollowed: FxHashMap::default(),
             gone: FxHashMap::default(),
             going: VecDeque::new(),

@@ -59,6 +59,7 @@ impl ChatService {
         if let Some(here) = self.convs.get_mut(&entry.conv) {
             here.contiguous = entry.seq;
         }
+        self.note_newborn(entry.conv, before);
         for conn in self.sessions_in(entry.conv) {
             self.push_live(cx, conn, entry, line);
         }
@@ -104,6 +105,7 @@ impl ChatService {
         log::warn!("conversation {conv} has entries up to {last} that no commit told of");
         here.jump(last);
         let is_group = here.is_group();
+        self.note_newborn(conv, before);
         for conn in self.sessions_in(conv) {
             let session = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut());
             if let Some(session) = session.filter(|session| session.is_running())
@@ -155,6 +157,12 @@ impl ChatService {
         else {
             return;
         };
+        // From here on the loop remembers what begins and what it does not follow: the reading may not have seen it, or see it acknowledged by another session.
+        if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut())
+            && !std::mem::replace(&mut session.is_starting, true)
+        {
+            self.starting += 1;
+        }
         if !self.is_heard(user, conn, session) {
             return;
         }
@@ -162,12 +170,6 @@ impl ChatService {
         if self.node.store.has_pending_cursors(user) {
             cx.set_conn_timer(conn, SOON, TICK_START);
             return;
-        }
-        // From here on the loop remembers what it does not follow: the reading may not have seen it.
-        if let Some(session) = cx.conn_mut(conn).and_then(|client| client.session.as_deref_mut())
-            && !std::mem::replace(&mut session.is_starting, true)
-        {
-            self.starting += 1;
         }
         let Some(slot) = self.slot(Post::Start { conn, session, start: None }) else {
             cx.set_conn_timer(conn, RETRY, TICK_START);
@@ -203,7 +205,8 @@ impl ChatService {
         let was_starting = std::mem::take(&mut session.is_starting);
         let mut lags = Vec::new();
         for position in &start.positions {
-            let pos = cursors.get(&position.conv).copied().unwrap_or(position.delivered);
+            let named = cursors.get(&position.conv).or_else(|| self.newborn.get(&(user, position.conv)));
+            let pos = named.copied().unwrap_or(position.delivered);
             self.begin_stream(cx, conn, user, position, pos, &mut lags);
         }
         self.add_newborn(&mut lags, user, &start.positions);
@@ -224,8 +227,19 @@ impl ChatService {
     pub(super) fn started(&mut self) {
         self.starting = self.starting.saturating_sub(1);
         if self.starting == 0 {
+            self.newborn = FxHashMap::default();
             self.unfollowed = FxHashMap::default();
             self.gone = FxHashMap::default();
+        }
+    }
+
+    /// A direct conversation begins while sessions of this loop are about to start.
+    fn note_newborn(&mut self, conv: ConvId, before: Seq) {
+        if self.starting == 0 || before != Seq::ZERO {
+            return;
+        }
+        if let Some(LocalConv { who: Who::Pair { members, .. }, .. }) = self.convs.get(&conv) {
+            self.newborn.extend(members.iter().map(|member| ((*member, conv), Seq::ZERO)));
         }
     }
 
