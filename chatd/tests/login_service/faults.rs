@@ -111,9 +111,9 @@ fn of_two_logds_one_is_killed_under_logins_and_only_what_was_in_flight_fails() {
     });
     // A login by token can be made twice, and is, elsewhere.
     assert!(failures.by_token.is_empty(), "{failures:?}");
-    // Of one by password nobody knows whether it was done. Two clients had one in flight at each of two kills.
+    // Of one by password nobody knows whether it was done. Each of two clients may at each of two kills have met one dying connection of each of two loops.
     assert!(failures.by_password.keys().all(|code| code == "unavailable"), "{failures:?}");
-    assert!(failures.by_password.values().sum::<usize>() <= 4, "{failures:?}");
+    assert!(failures.by_password.values().sum::<usize>() <= 8, "{failures:?}");
 }
 
 #[test]
