@@ -25,8 +25,8 @@ pub(crate) struct Storm {
     phase: Phase,
     begin: Option<Mark>,
     end: Option<Mark>,
-    /// Users of whom `synced` was the last that was wanted: their connections may close.
-    leaving: Vec<bool>,
+    /// Of each user, connections for which `synced` was the last that was wanted: they may close. One may come in again before it has left.
+    leaving: Vec<u32>,
     logins: u64,
     all: u64,
     login: Histogram<u64>,
@@ -52,7 +52,7 @@ impl Storm {
             phase: Phase::Enrolling,
             begin: None,
             end: None,
-            leaving: vec![false; options.users()],
+            leaving: vec![0; options.users()],
             logins: 0,
             all: 0,
             login: histogram()?,
@@ -104,7 +104,7 @@ impl Shape for Storm {
                     }
                 }
                 if let Some(leaving) = self.leaving.get_mut(at.user) {
-                    *leaving = true;
+                    *leaving += 1;
                 }
                 cx.close(at.conn, CloseReason::Local("has seen everything"));
             }
@@ -136,7 +136,7 @@ impl Shape for Storm {
 
     fn on_closed(&mut self, _: &mut Cx<'_, Self>, _: &mut Gate, user: usize, _: String) {
         match self.leaving.get_mut(user) {
-            Some(leaving) if *leaving => *leaving = false,
+            Some(leaving @ 1..) => *leaving -= 1,
             _ => self.closed += 1,
         }
     }

@@ -151,14 +151,15 @@ impl Bench {
         Ok(())
     }
 
-    /// As many messages in flight from many users as from few.
+    /// Many users with one message in flight each, against few. The warm-up is long, for each pair's first message makes its conversation.
     pub(crate) fn users(&self, rows: &mut Rows) -> Result<(), Failure> {
-        let (many, window) = if self.quick { ("2000", "10") } else { ("10000", "50") };
-        let few = self.interleaved("few users", &[], &[&PAIRS[..], &["--window", window]].concat())?;
-        let load = ["--shape", "pairs", "--users", many, "--window", "1"];
-        let case = format!("{many} users against 200, {many} in flight");
-        for ((engine, reports), (_, few)) in self.interleaved("many users", &[], &load)?.into_iter().zip(few)
-        {
+        let many = if self.quick { "2000" } else { "10000" };
+        let [few, many_load] = ["200", many].map(|users| {
+            ["--shape", "pairs", "--window", "1", "--warmup", "10", "--drain", "30", "--users", users]
+        });
+        let few = self.interleaved("200 users", &[], &few)?;
+        let case = format!("{many} users against 200, 1 in flight");
+        for ((engine, reports), (_, few)) in self.interleaved(&case, &[], &many_load)?.into_iter().zip(few) {
             let rate = |reports: &[Value]| values(reports, "/accepted_per_second", 1.0);
             rows.add(&case, engine.name(), "acknowledged messages", "1/s", &rate(&reports), None);
             rows.compare(&rate(&reports), &rate(&few), Bar::AtLeast(STEADY_MIN));
