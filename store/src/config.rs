@@ -20,8 +20,11 @@ pub struct DbConfig {
     /// Milliseconds to wait for more jobs after the first of a batch, 0 to 1000. Default 0: what queued up during the
     /// last sync is a batch already.
     pub gather_ms: u64,
-    /// Write jobs that may wait, 1 to 1,048,576. Default 16,384: half a second of work.
+    /// Write jobs that may wait, 1 to 1,048,576. Default 16,384.
     pub write_queue_max: usize,
+    /// Milliseconds of work that may wait, as messages, at most 60,000: what the writers would not commit within it is refused, so that what is accepted is
+    /// answered soon. A quarter of `write_queue_max` may wait in any case. 0: only `write_queue_max` counts. Default 70.
+    pub write_wait_ms: u64,
     /// Bytes of message text that may wait, at least 65,536. Default 64 MiB.
     pub write_queue_bytes_max: usize,
     /// Read jobs that may wait, 1 to 1,048,576. Default 4,096.
@@ -41,6 +44,7 @@ impl Default for DbConfig {
             batch_max: BATCH_MAX,
             gather_ms: 0,
             write_queue_max: 16_384,
+            write_wait_ms: 70,
             write_queue_bytes_max: 64 << 20,
             read_queue_max: 4_096,
             readers: 2,
@@ -73,6 +77,7 @@ impl DbConfig {
         within("batch_max", self.batch_max, 1, BATCH_MAX)?;
         within("gather_ms", usize::try_from(self.gather_ms).unwrap_or(usize::MAX), 0, 1_000)?;
         within("write_queue_max", self.write_queue_max, 1, QUEUE_MAX)?;
+        within("write_wait_ms", usize::try_from(self.write_wait_ms).unwrap_or(usize::MAX), 0, 60_000)?;
         within("write_queue_bytes_max", self.write_queue_bytes_max, 65_536, usize::MAX)?;
         within("read_queue_max", self.read_queue_max, 1, QUEUE_MAX)?;
         within("readers", self.readers, 1, 64)?;
@@ -133,12 +138,13 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_key() {
         type Spoil = fn(&mut DbConfig);
-        let cases: [(&str, Spoil); 9] = [
+        let cases: [(&str, Spoil); 10] = [
             ("data_dir", |c| c.data_dir = PathBuf::new()),
             ("batch_max", |c| c.batch_max = 0),
             ("batch_max", |c| c.batch_max = 513),
             ("gather_ms", |c| c.gather_ms = 1_001),
             ("write_queue_max", |c| c.write_queue_max = 0),
+            ("write_wait_ms", |c| c.write_wait_ms = 60_001),
             ("write_queue_bytes_max", |c| c.write_queue_bytes_max = 1),
             ("read_queue_max", |c| c.read_queue_max = QUEUE_MAX + 1),
             ("readers", |c| c.readers = 65),

@@ -7,6 +7,7 @@
 //! [`Connection`] is the same over SQLite and over MySQL or MariaDB, and so are the DAOs. On a server, writers are several: each conversation is always the same one's,
 //! and a batch is few statements of many rows; all else is a transaction of its own. Connections come from a [`pool::ConnectionPool`].
 
+mod backlog;
 mod backup;
 mod batch;
 mod checker;

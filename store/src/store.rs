@@ -19,6 +19,7 @@ use crate::job::{Job, Op};
 use crate::mysql_writer::Pool;
 use crate::pipeline::{CommitSink, CursorWrite, SendRequest};
 use crate::pool::{ConnectionPool, PoolStats};
+use crate::queues::WriterDoor;
 use crate::start::{self, Doors, Parts, Threads};
 use crate::tidy;
 
@@ -157,7 +158,10 @@ impl Store {
         let result = if waiting.saturating_add(bytes) > self.inner.bytes_max && waiting > 0 {
             Err(StoreError::Overloaded)
         } else {
-            self.inner.enqueue(|doors| push(doors.writer(conv), Job::Send(request)))
+            self.inner.enqueue(|doors| match doors.writer_of(conv) {
+                Some(door) if !door.backlog.has_room(door.jobs.len()) => Err(StoreError::Overloaded),
+                door => push(door.map(|door| &door.jobs), Job::Send(request)),
+            })
         };
         if result.is_err() {
             self.inner.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -392,7 +396,11 @@ impl Inner {
 
 impl Doors {
     fn writer(&self, conv: ConvId) -> Option<&Sender<Job>> {
-        share(&self.writers, conv).map(|door| &door.jobs)
+        self.writer_of(conv).map(|door| &door.jobs)
+    }
+
+    fn writer_of(&self, conv: ConvId) -> Option<&WriterDoor> {
+        share(&self.writers, conv)
     }
 
     fn ops(&self) -> Option<&Sender<Job>> {
