@@ -25,6 +25,7 @@ const ALL: &[&str] = &[
     token::DELETE,
     token::EXPIRED,
     conversation::BY_ID,
+    conversation::LAST_SEQ,
     conversation::BY_PAIR,
     conversation::INSERT,
     conversation::INSERT_MEMBER,
