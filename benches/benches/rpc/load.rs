@@ -22,6 +22,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
+    /// To be made when all connections are there: the time begins at once.
     pub(crate) fn new(seconds: f64) -> Result<Arc<Self>, Failure> {
         let begin = Instant::now() + WARM_UP;
         Ok(Arc::new(Self {
@@ -47,7 +48,17 @@ impl Meter {
         now < self.end && well
     }
 
-    /// Waits on a thread of its own, while the load runs, and gives what came of it.
+    /// [`Meter::watch`] on a thread of its own, for loads that need the one they are on.
+    #[cfg(feature = "rpc-peers")]
+    pub(crate) fn watch_aside(
+        self: &Arc<Self>,
+        pid: u32,
+    ) -> std::thread::JoinHandle<Result<Outcome, String>> {
+        let watcher = Arc::clone(self);
+        std::thread::spawn(move || watcher.watch(pid).map_err(|error| error.to_string()))
+    }
+
+    /// Waits while the load runs on other threads, and gives what came of it.
     pub(crate) fn watch(&self, pid: u32) -> Result<Outcome, Failure> {
         let sleep_until = |when: Instant| std::thread::sleep(when.saturating_duration_since(Instant::now()));
         sleep_until(self.begin);

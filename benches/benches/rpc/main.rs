@@ -112,7 +112,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("rpc: a bar was not reached");
+            eprintln!("rpc: a bar was not reached, or a case could not be measured");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -147,54 +147,64 @@ fn run(options: &Options) -> Result<bool, Failure> {
     eprintln!("{}; load average before: {}", benches::machine(folder), benches::load_average());
     let wants = |case| options.cases.is_empty() || options.cases.contains(&case);
     let mut rows = Rows::default();
-    if wants(Case::Cpu) {
-        for bytes in [64, 1024] {
-            cpu(options, bytes, &mut rows)?;
+    let mut complete = true;
+    for case in Case::value_variants().iter().filter(|case| wants(**case)) {
+        // What was measured before is not lost.
+        if let Err(error) = measure(*case, options, &mut rows) {
+            eprintln!("rpc: {case:?}: {error}");
+            complete = false;
         }
-    }
-    if wants(Case::Depth) {
-        depth(options, &mut rows)?;
-    }
-    if wants(Case::Latency) {
-        latency(options, &mut rows)?;
-    }
-    if wants(Case::Slow) {
-        slow::measure(options.rounds.max(if options.quick { 0 } else { 20 }), options.seconds, &mut rows)?;
-    }
-    if wants(Case::Restart) {
-        faults::restart(options.seconds, &mut rows)?;
-        registry::away(options.away, &mut rows)?;
-    }
-    if wants(Case::Kill) {
-        faults::kill(options.rounds, &mut rows)?;
-    }
-    if wants(Case::Expiry) {
-        registry::expiry(options.rounds.min(5), &mut rows)?;
-    }
-    if wants(Case::Consumers) {
-        registry::consumers(options.consumers, &mut rows)?;
     }
     println!("{rows}");
     rows.write(&folder.parent().unwrap_or(folder).join("bench/rpc.json"))?;
-    Ok(rows.hold())
+    Ok(complete && rows.hold())
 }
 
-/// Rounds of one job for all subjects, which take turns; of each subject what came of each round.
+fn measure(case: Case, options: &Options, rows: &mut Rows) -> Result<(), Failure> {
+    match case {
+        Case::Cpu => cpu(options, rows),
+        Case::Depth => depth(options, rows),
+        Case::Latency => latency(options, rows),
+        Case::Slow => {
+            slow::measure(options.rounds.max(if options.quick { 0 } else { 20 }), options.seconds, rows)
+        }
+        Case::Restart => {
+            faults::restart(options.seconds, rows)?;
+            registry::away(options.away, rows)
+        }
+        Case::Kill => faults::kill(options.rounds, rows),
+        Case::Expiry => registry::expiry(options.rounds.min(5), rows),
+        Case::Consumers => registry::consumers(options.consumers, rows),
+    }
+}
+
+/// Of each subject what came of each round.
+type Outcomes = Vec<Vec<Outcome>>;
+
+/// Rounds of some shapes for all subjects, which take turns. In each round there is every shape, so that those which are compared with each other had the same neighbours.
 fn rounds(
     options: &Options,
     cores: (&str, &str),
-    (connections, depth, bytes): (usize, usize, usize),
-) -> Result<Vec<Vec<Outcome>>, Failure> {
-    let mut all = vec![Vec::new(); Subject::ALL.len()];
+    shapes: &[(usize, usize, usize)],
+) -> Result<Vec<Outcomes>, Failure> {
+    let mut all = vec![vec![Vec::new(); Subject::ALL.len()]; shapes.len()];
     for round in 0..options.rounds {
-        let mut order: Vec<_> = Subject::ALL.iter().zip(&mut all).collect();
-        if !round.is_multiple_of(2) {
-            order.reverse();
-        }
-        for (subject, outcomes) in order {
-            let server = subject.start(cores.0)?;
-            let job = Job { subject: *subject, connections, depth, bytes, seconds: options.seconds };
-            outcomes.push(job.run(&server, cores.1)?);
+        for ((connections, depth, bytes), outcomes) in shapes.iter().zip(&mut all) {
+            let mut order: Vec<_> = Subject::ALL.iter().zip(outcomes).collect();
+            if !round.is_multiple_of(2) {
+                order.reverse();
+            }
+            for (subject, outcomes) in order {
+                let server = subject.start(cores.0)?;
+                let job = Job {
+                    subject: *subject,
+                    connections: *connections,
+                    depth: *depth,
+                    bytes: *bytes,
+                    seconds: options.seconds,
+                };
+                outcomes.push(job.run(&server, cores.1)?);
+            }
         }
     }
     Ok(all)
@@ -217,11 +227,14 @@ fn add(
     rows.add_compared(names, &subjects, bars);
 }
 
-fn cpu(options: &Options, bytes: usize, rows: &mut Rows) -> Result<(), Failure> {
-    let all = rounds(options, (TOGETHER, TOGETHER), (100, 16, bytes))?;
-    let case = format!("cpu, 100 x 16, {bytes} B");
+fn cpu(options: &Options, rows: &mut Rows) -> Result<(), Failure> {
+    let sizes = [64, 1024];
+    let shapes = sizes.map(|bytes| (100, 16, bytes));
     let bars = [("tonic", Bar::AtMost(1.0 / 3.0)), ("tarpc", Bar::AtMost(0.5))];
-    add(rows, (&case, "server CPU per call", "us"), &all, |outcome| outcome.cpu_us, &bars);
+    for (bytes, all) in sizes.iter().zip(rounds(options, (TOGETHER, TOGETHER), &shapes)?) {
+        let case = format!("cpu, 100 x 16, {bytes} B");
+        add(rows, (&case, "server CPU per call", "us"), &all, |outcome| outcome.cpu_us, &bars);
+    }
     Ok(())
 }
 
@@ -230,11 +243,12 @@ fn rate(outcome: &Outcome) -> f64 {
 }
 
 fn depth(options: &Options, rows: &mut Rows) -> Result<(), Failure> {
+    let depths = [1, 2, 4, 8, 16, 32, 64];
+    let shapes = depths.map(|depth| (1, depth, 64));
     let mut before: Option<Vec<f64>> = None;
-    for depth in [1, 2, 4, 8, 16, 32, 64] {
-        let all = rounds(options, (SERVER, LOAD), (1, depth, 64))?;
+    for (depth, all) in depths.iter().zip(rounds(options, (SERVER, LOAD), &shapes)?) {
         let case = format!("one connection, depth {depth}");
-        let bars: &[_] = if depth == 64 { &[("tonic", Bar::AtLeast(3.0))] } else { &[] };
+        let bars: &[_] = if *depth == 64 { &[("tonic", Bar::AtLeast(3.0))] } else { &[] };
         add(rows, (&case, "calls", "1/s"), &all, rate, bars);
         let ours: Vec<f64> = all.first().into_iter().flatten().map(rate).collect();
         if let Some(before) = &before {
@@ -247,10 +261,11 @@ fn depth(options: &Options, rows: &mut Rows) -> Result<(), Failure> {
 }
 
 fn latency(options: &Options, rows: &mut Rows) -> Result<(), Failure> {
-    let all = rounds(options, (SERVER, LOAD), (1, 1, 64))?;
     let case = "one call at a time";
     let bars = [("tonic", Bar::Below(1.0)), ("tarpc", Bar::Below(1.0))];
-    add(rows, (case, "p50", "us"), &all, |outcome| outcome.p50_us, &bars);
-    add(rows, (case, "p99", "us"), &all, |outcome| outcome.p99_us, &[]);
+    for all in rounds(options, (SERVER, LOAD), &[(1, 1, 64)])? {
+        add(rows, (case, "p50", "us"), &all, |outcome| outcome.p50_us, &bars);
+        add(rows, (case, "p99", "us"), &all, |outcome| outcome.p99_us, &[]);
+    }
     Ok(())
 }

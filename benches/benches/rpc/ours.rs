@@ -9,6 +9,7 @@ use rpc::{
     CallContext, Channel, ChannelConfig, Code, Reply, RunningServer, Server, ServerConfig, Status, Workers,
 };
 
+use crate::faults::wait_until;
 use crate::load::Meter;
 use crate::subject::{Failure, Job, Outcome};
 
@@ -68,12 +69,14 @@ pub(crate) fn serve() -> Result<(), Failure> {
 pub(crate) fn load(job: &Job, addr: &str, pid: u32) -> Result<Outcome, Failure> {
     let pool = EventLoopThreadPool::start(1, LoopConfig::default())?;
     let address: std::net::SocketAddr = addr.parse()?;
+    // One for each connection, so that each has as many calls under way as is said.
+    let channels = (0..job.connections)
+        .map(|_| Channel::to(pool.handles(), [address], ChannelConfig::default()))
+        .collect::<Result<Vec<_>, _>>()?;
+    wait_until("the connections", || channels.iter().all(|channel| channel.stats().ready == 1))?;
     let meter = Meter::new(job.seconds)?;
     let request = Payload { data: vec![7; job.bytes] };
-    let mut channels = Vec::new();
-    // One for each connection, so that each has as many calls under way as is said.
-    for _ in 0..job.connections {
-        let channel = Channel::to(pool.handles(), [address], ChannelConfig::default())?;
+    for channel in &channels {
         for _ in 0..job.depth {
             let chain = Chain {
                 client: EchoClient::new(channel.clone()),
@@ -82,7 +85,6 @@ pub(crate) fn load(job: &Job, addr: &str, pid: u32) -> Result<Outcome, Failure> 
             };
             chain.next();
         }
-        channels.push(channel);
     }
     meter.watch(pid)
 }

@@ -46,15 +46,20 @@ pub(crate) fn serve() -> Result<(), Failure> {
 
 pub(crate) fn load(job: &Job, addr: &str, pid: u32) -> Result<Outcome, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let meter = Meter::new(job.seconds)?;
-    let watcher = Arc::clone(&meter);
-    let watched = std::thread::spawn(move || watcher.watch(pid).map_err(|error| error.to_string()));
+    let mut clients = Vec::new();
     runtime.block_on(async {
-        let mut calls = Vec::new();
         for _ in 0..job.connections {
             let transport = serde_transport::tcp::connect(addr, Bincode::default).await?;
             transport.get_ref().set_nodelay(true)?;
-            let client = EchoClient::new(client::Config::default(), transport).spawn();
+            clients.push(EchoClient::new(client::Config::default(), transport).spawn());
+        }
+        Ok::<(), Failure>(())
+    })?;
+    let meter = Meter::new(job.seconds)?;
+    let watched = meter.watch_aside(pid);
+    runtime.block_on(async {
+        let mut calls = Vec::new();
+        for client in &clients {
             for _ in 0..job.depth {
                 calls.push(tokio::spawn(chain(client.clone(), job.bytes, Arc::clone(&meter))));
             }

@@ -72,14 +72,19 @@ pub(crate) fn serve() -> Result<(), Failure> {
 
 pub(crate) fn load(job: &Job, addr: &str, pid: u32) -> Result<Outcome, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut channels = Vec::new();
+    runtime.block_on(async {
+        for _ in 0..job.connections {
+            let endpoint = Endpoint::from_shared(format!("http://{addr}"))?.tcp_nodelay(true);
+            channels.push(endpoint.connect().await?);
+        }
+        Ok::<(), Failure>(())
+    })?;
     let meter = Meter::new(job.seconds)?;
-    let watcher = Arc::clone(&meter);
-    let watched = std::thread::spawn(move || watcher.watch(pid).map_err(|error| error.to_string()));
+    let watched = meter.watch_aside(pid);
     runtime.block_on(async {
         let mut calls = Vec::new();
-        for _ in 0..job.connections {
-            let channel =
-                Endpoint::from_shared(format!("http://{addr}"))?.tcp_nodelay(true).connect().await?;
+        for channel in &channels {
             for _ in 0..job.depth {
                 calls.push(tokio::spawn(chain(channel.clone(), job.bytes, Arc::clone(&meter))));
             }
