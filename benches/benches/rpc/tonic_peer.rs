@@ -18,6 +18,9 @@ use crate::subject::{Failure, Job, Outcome};
 
 const SAY: &str = "/rpc.test.Echo/Say";
 
+/// Larger than all that is under way, so that it does not wait for updates of its windows.
+const WINDOW_BYTES: u32 = 1 << 20;
+
 #[derive(Clone)]
 struct EchoServer;
 
@@ -65,7 +68,12 @@ pub(crate) fn serve() -> Result<(), Failure> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         eprintln!("listening on {}", listener.local_addr()?);
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-        Server::builder().add_service(EchoServer).serve_with_incoming(incoming).await?;
+        Server::builder()
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .add_service(EchoServer)
+            .serve_with_incoming(incoming)
+            .await?;
         Ok(())
     })
 }
@@ -75,7 +83,10 @@ pub(crate) fn load(job: &Job, addr: &str, pid: u32) -> Result<Outcome, Failure> 
     let mut channels = Vec::new();
     runtime.block_on(async {
         for _ in 0..job.connections {
-            let endpoint = Endpoint::from_shared(format!("http://{addr}"))?.tcp_nodelay(true);
+            let endpoint = Endpoint::from_shared(format!("http://{addr}"))?
+                .tcp_nodelay(true)
+                .initial_connection_window_size(WINDOW_BYTES)
+                .initial_stream_window_size(WINDOW_BYTES);
             channels.push(endpoint.connect().await?);
         }
         Ok::<(), Failure>(())
