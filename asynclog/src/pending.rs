@@ -191,6 +191,29 @@ mod loom_tests {
     }
 
     #[test]
+    fn at_the_end_every_record_was_taken_is_left_or_came_too_late() {
+        loom::model(|| {
+            let world = World::new(100);
+            let (gone, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+            let call = || {
+                let (world, gone, late) = (Arc::clone(&world), Arc::clone(&gone), Arc::clone(&late));
+                thread::spawn(move || match gone.load(Ordering::Relaxed) {
+                    true => drop(late.fetch_add(1, Ordering::SeqCst)),
+                    false => world.log(),
+                })
+            };
+            let caller = call();
+            // The log thread's last look. What comes after it stays where it is, for the statistics.
+            gone.store(true, Ordering::SeqCst);
+            let taken = world.look();
+            caller.join().unwrap();
+            let left = world.buffer.load(Ordering::Acquire);
+            assert_eq!(taken + left + late.load(Ordering::SeqCst), 1);
+            assert_eq!(world.pending.get(), (left, left), "what is left is what counts as pending");
+        });
+    }
+
+    #[test]
     fn a_threshold_that_is_reached_between_two_looks_wakes() {
         loom::model(|| {
             let world = World::new(2);
