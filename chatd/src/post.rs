@@ -41,7 +41,7 @@ pub(crate) enum Post {
     /// The same for these groups, which are heard from now on.
     CompareGroups(Arc<[ConvId]>),
     /// Where users of this loop stand. `None`: it could not be read.
-    Standing { users: Option<Vec<(UserId, Vec<store::Position>)>> },
+    Standing { asked: Arc<[UserId]>, found: Option<Vec<(UserId, Vec<store::Position>)>> },
     /// The last entries of groups.
     Heads { heads: Vec<(ConvId, Seq)> },
     /// A user is typing.

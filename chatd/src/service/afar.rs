@@ -4,6 +4,7 @@
 //! they do not come, the conversation's last entry is asked for behind all commits of this node, so that whatever of it has not passed by then is somebody else's, and
 //! the rest is read from the store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -199,36 +200,39 @@ impl ChatService {
         if self.to_compare.is_empty() {
             return;
         }
-        let Some(slot) = self.slot(Post::Standing { users: None }) else {
-            cx.set_timer(RETRY, TICK_COMPARE);
-            return;
-        };
         let rest = self.to_compare.len().saturating_sub(USERS_AT_ONCE);
-        let users = self.to_compare.split_off(rest);
-        // Should the read fail they are compared again.
-        self.comparing.clone_from(&users);
+        let asked: Arc<[UserId]> = self.to_compare.split_off(rest).into();
+        let Some(slot) = self.slot(Post::Standing { asked: Arc::clone(&asked), found: None }) else {
+            return self.compare_later(cx, &asked);
+        };
         let queued = self.node.store.read(move |db| {
-            let found: Result<Vec<_>, StoreError> =
-                users.into_iter().map(|user| Ok((user, ConversationDao::new(db).positions(user)?))).collect();
+            let positions = |user: &UserId| Ok((*user, ConversationDao::new(db).positions(*user)?));
+            let found: Result<Vec<_>, StoreError> = asked.iter().map(positions).collect();
             if let Err(error) = &found {
                 log::warn!("cannot compare conversations: {error}");
             }
-            slot.fill(Post::Standing { users: found.ok() });
+            slot.fill(Post::Standing { asked, found: found.ok() });
         });
         if let Err(error) = queued {
             log::debug!("a comparison was not taken: {error}");
         }
     }
 
-    pub(super) fn on_standing(&mut self, cx: &mut Cx<'_>, users: Option<Vec<(UserId, Vec<Position>)>>) {
+    fn compare_later(&mut self, cx: &mut Cx<'_>, users: &[UserId]) {
+        self.to_compare.extend(users);
+        cx.set_timer(RETRY, TICK_COMPARE);
+    }
+
+    /// The positions of the users that were asked for; none where the reading failed.
+    pub(super) fn on_standing(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asked: &[UserId],
+        found: Option<Vec<(UserId, Vec<Position>)>>,
+    ) {
         self.jobs = self.jobs.saturating_sub(1);
-        let comparing = std::mem::take(&mut self.comparing);
-        let Some(users) = users else {
-            self.to_compare.extend(comparing);
-            cx.set_timer(RETRY, TICK_COMPARE);
-            return;
-        };
-        for (user, positions) in users {
+        let Some(found) = found else { return self.compare_later(cx, asked) };
+        for (user, positions) in found {
             // Whose streams are about to start reads all of it then.
             if self.is_running(cx, &[user]) {
                 for position in &positions {

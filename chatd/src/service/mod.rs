@@ -125,7 +125,6 @@ pub(crate) struct ChatService {
     gaps: FxHashSet<ConvId>,
     /// Users whose conversations are still to be compared with the store, and those for whom that is under way.
     to_compare: Vec<UserId>,
-    comparing: Vec<UserId>,
     draining: bool,
     /// Connections that ended lately.
     closed: Closed,
@@ -178,7 +177,6 @@ impl ChatService {
             doubt_timer: false,
             gaps: FxHashSet::default(),
             to_compare: Vec::new(),
-            comparing: Vec::new(),
             draining: false,
             closed: Closed::default(),
             line: Vec::new(),
@@ -505,7 +503,7 @@ impl Handler for ChatService {
             Post::Heard { conn, session } => self.on_heard(cx, conn, session),
             Post::Compare => self.compare(cx),
             Post::CompareGroups(groups) => self.compare_groups(cx, &groups),
-            Post::Standing { users } => self.on_standing(cx, users),
+            Post::Standing { asked, found } => self.on_standing(cx, &asked, found),
             Post::Heads { heads } => self.on_heads(cx, &heads),
             Post::Typing { conv, user } => self.push_typing(cx, conv, user),
             Post::Tell { to, line } => self.tell(cx, &to, &line),
