@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::try_wait_until;
+
 /// Processor time used so far, by all threads of a process together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CpuTime {
@@ -107,9 +109,26 @@ pub fn children(parent: u32) -> Vec<u32> {
     .collect()
 }
 
-/// Sends a signal; a process that is gone is no error.
+/// How long a process may take to stop in its tracks.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Sends a signal; a process that is gone is no error. After `STOP` waits until no thread of it runs: the kernel stops them one by one, and later.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(as_pid(pid), signal);
+    if signal == Signal::STOP {
+        // One that cannot be stopped shows in the test by what it does.
+        let _ = try_wait_until(STOP_MAX, || !has_running_threads(pid));
+    }
+}
+
+fn has_running_threads(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().any(|thread| {
+        // A thread that has ended meanwhile does not run.
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
+    })
 }
 
 /// Sends a signal to a process group; one that is gone is no error.
