@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Keeps the tables in MySQL or MariaDB: mysql://user:password@host:port/database. More in [store.mysql] of the file
     #[arg(long, value_name = "URL", env = "CHATD_MYSQL", hide_env_values = true)]
     mysql: Option<String>,
-    /// Joins the cluster of this Redis: redis://[[user]:password@]host:port. All its nodes share one --mysql
+    /// Joins the cluster of this Redis: redis://:password@host:port (or redis://user:password@host:port). All its nodes share one --mysql
     #[arg(long, value_name = "URL", env = "CHATD_REDIS", hide_env_values = true)]
     redis: Option<String>,
     /// Calls the login service at this address instead of running it inside; once for each `logd`. Needs --mysql
