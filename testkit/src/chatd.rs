@@ -5,17 +5,13 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::program::{self, ExitReport, Running, read_lossy, scratch, tail};
-use crate::{LineClient, TestkitError, process, try_wait_until};
-
-/// How long `restart` waits for the old process after SIGTERM.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
+use crate::program::{self, ExitReport, Process, Running, scratch};
+use crate::{LineClient, TestkitError};
 
 /// Password hashing at real strength would be most of a test's time.
 const DEFAULT_CONFIG: &str = "[login]\nhash_memory_kib = 64\nhash_passes = 1\n";
@@ -39,7 +35,7 @@ pub struct ChatdBuilder {
 pub struct Chatd {
     how: ChatdBuilder,
     // Before `scratch`, so that the process is gone when its folder is removed.
-    running: Mutex<Running>,
+    process: Process,
     chat: SocketAddr,
     admin: SocketAddr,
     data_dir: PathBuf,
@@ -72,7 +68,7 @@ impl Chatd {
 
     /// The server's own process id (from the ports file), also when it runs under a wrapper.
     pub fn pid(&self) -> u32 {
-        self.running().pid
+        self.process.pid()
     }
 
     /// The data folder.
@@ -82,17 +78,17 @@ impl Chatd {
 
     /// What the server (and its wrapper) wrote to standard error so far, over all restarts.
     pub fn stderr(&self) -> String {
-        read_lossy(&self.scratch.path().join("stderr.txt"))
+        self.process.stderr()
     }
 
     /// What is in the server's log file so far, over all restarts.
     pub fn log_text(&self) -> String {
-        read_lossy(&self.log_path())
+        self.process.log_text()
     }
 
     /// Where the server's log file is.
     pub fn log_path(&self) -> PathBuf {
-        self.scratch.path().join("chatd.log")
+        self.process.log_path().to_owned()
     }
 
     /// A new connection to the chat port.
@@ -129,33 +125,32 @@ impl Chatd {
 
     /// Sends SIGTERM, which drains. See [`Chatd::wait_exit`].
     pub fn terminate(&self) {
-        self.signal(Signal::TERM);
+        self.process.signal(Signal::TERM);
     }
 
     /// Sends SIGHUP, which reloads.
     pub fn hang_up(&self) {
-        self.signal(Signal::HUP);
+        self.process.signal(Signal::HUP);
     }
 
     /// `kill -9`, and waits until the process is gone.
     pub fn kill9(&self) {
-        self.signal(Signal::KILL);
-        self.wait_exit(Duration::from_secs(10));
+        self.process.kill9();
     }
 
     /// Stops the process in its tracks (SIGSTOP); [`Chatd::resume`] lets it go on.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        self.process.signal(Signal::STOP);
     }
 
     /// Lets a paused process go on (SIGCONT).
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
+        self.process.signal(Signal::CONT);
     }
 
     /// Whether the process still runs.
     pub fn is_running(&self) -> bool {
-        self.running().poll().is_none()
+        self.process.is_running()
     }
 
     /// Waits until the process has ended. Under a wrapper, the status is the wrapper's.
@@ -164,15 +159,7 @@ impl Chatd {
     /// When it has not ended within `timeout`.
     #[track_caller]
     pub fn wait_exit(&self, timeout: Duration) -> ExitStatus {
-        match self.try_wait_exit(timeout) {
-            Some(status) => status,
-            None => panic!(
-                "chatd (pid {}) still runs after {timeout:?}\n--- stderr ---\n{}--- log (end) ---\n{}",
-                self.pid(),
-                self.stderr(),
-                tail(&self.log_text(), 20)
-            ),
-        }
+        self.process.wait_exit(timeout)
     }
 
     /// Starts the server again with the same flags on the same data folder and the same ports. One that still runs is first
@@ -181,34 +168,10 @@ impl Chatd {
     /// # Errors
     /// As [`ChatdBuilder::start`]; also when the old process does not end within 30 s.
     pub fn restart(&self) -> Result<(), TestkitError> {
-        if self.is_running() {
-            self.terminate();
-            if self.try_wait_exit(DRAIN_MAX).is_none() {
-                let (program, stderr) = (self.how.bin.clone(), self.stderr());
-                return Err(TestkitError::NotReady { program, after: DRAIN_MAX, stderr });
-            }
-        }
-        let (running, _) = self.how.launch(self.scratch.path(), &self.data_dir, self.chat, self.admin)?;
-        *self.running() = running;
-        Ok(())
-    }
-
-    fn try_wait_exit(&self, timeout: Duration) -> Option<ExitStatus> {
-        try_wait_until(timeout, || self.running().poll().is_some());
-        self.running().poll()
-    }
-
-    fn signal(&self, signal: Signal) {
-        let mut running = self.running();
-        // A process that was reaped may have given its id to another.
-        if running.poll().is_none() {
-            process::signal(running.pid, signal);
-        }
-    }
-
-    fn running(&self) -> MutexGuard<'_, Running> {
-        // A test that panicked in `wait_exit` has not left anything half done.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.process.replace(|| {
+            let (running, _) = self.how.launch(self.scratch.path(), &self.data_dir, self.chat, self.admin)?;
+            Ok(running)
+        })
     }
 }
 
@@ -273,10 +236,10 @@ impl ChatdBuilder {
         let scratch = scratch()?;
         let data_dir = self.data_dir.clone().unwrap_or_else(|| scratch.path().join("data"));
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (running, ports) = self.launch(scratch.path(), &data_dir, any, any)?;
+        let (running, [chat, admin]) = self.launch(scratch.path(), &data_dir, any, any)?;
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let (chat, admin) = (at(ports.chat), at(ports.admin));
-        Ok(Chatd { how: self, running: Mutex::new(running), chat, admin, data_dir, scratch })
+        let process = Process::new(running, &self.bin, scratch.path(), scratch.path().join("chatd.log"));
+        Ok(Chatd { how: self, process, chat: at(chat), admin: at(admin), data_dir, scratch })
     }
 
     /// Runs the program with `args` *behind those of this builder* and nothing else (no ports file, no `--listen`), for starts that
@@ -299,11 +262,7 @@ impl ChatdBuilder {
         let mut words = self.wrap.iter().map(OsString::as_os_str).chain([self.bin.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words);
-        for (key, _) in std::env::vars_os() {
-            if key.to_string_lossy().starts_with("CHATD_") {
-                command.env_remove(key);
-            }
-        }
+        program::without_variables(&mut command, "CHATD_");
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
         command
     }
@@ -314,7 +273,7 @@ impl ChatdBuilder {
         data_dir: &Path,
         chat: SocketAddr,
         admin: SocketAddr,
-    ) -> Result<(Running, Ports), TestkitError> {
+    ) -> Result<(Running, [u16; 2]), TestkitError> {
         let config = scratch.join("chatd.toml");
         fs::write(&config, self.config.as_deref().unwrap_or(DEFAULT_CONFIG))
             .map_err(|e| TestkitError::io("write the configuration", e))?;
@@ -330,13 +289,6 @@ impl ChatdBuilder {
         command.args(["--rate-limits", if self.rate_limits { "on" } else { "off" }]);
         command.arg("--log-file").arg(scratch.join("chatd.log"));
         command.args(&self.args);
-        let (running, [chat, admin]) =
-            program::launch(command, &self.bin, scratch, &ports_file, ["chat", "admin"])?;
-        Ok((running, Ports { chat, admin }))
+        program::launch(command, &self.bin, scratch, &ports_file, ["chat", "admin"])
     }
-}
-
-struct Ports {
-    chat: u16,
-    admin: u16,
 }

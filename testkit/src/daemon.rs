@@ -11,8 +11,8 @@ use rustix::process::Signal;
 
 use crate::{Reaper, TestkitError, process, try_wait_until};
 
-/// How long an orderly end may take before it is made short.
-const STOP_MAX: Duration = Duration::from_secs(20);
+/// How long an orderly end may take before it is made short: a database has pages to write.
+const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// What is common to the private servers here. Its owner has the folder and must drop this first.
 #[derive(Debug)]
@@ -38,9 +38,14 @@ impl Daemon {
         &self,
         command: &mut Command,
         within: Duration,
-        mut ready: impl FnMut() -> bool,
+        ready: impl FnMut() -> bool,
     ) -> Result<(), TestkitError> {
-        let program = PathBuf::from(command.get_program());
+        self.spawn(command)?;
+        self.until_ready(Path::new(command.get_program()), within, ready)
+    }
+
+    /// The first half of that.
+    pub(crate) fn spawn(&self, command: &mut Command) -> Result<(), TestkitError> {
         let said = || {
             File::options()
                 .create(true)
@@ -49,20 +54,32 @@ impl Daemon {
                 .map_err(|e| TestkitError::io("open a server's said.txt", e))
         };
         command.stdin(Stdio::null()).stdout(said()?).stderr(said()?).process_group(0);
-        let mut child =
-            command.spawn().map_err(|source| TestkitError::Spawn { program: program.clone(), source })?;
+        let program = PathBuf::from(command.get_program());
+        let child = command.spawn().map_err(|source| TestkitError::Spawn { program, source })?;
         let args = [child.id().to_string(), self.dir.display().to_string()];
         let reaper = Reaper::new("kill -s KILL -- \"-$1\"; rm -rf -- \"$2\"", &args);
+        *self.running() = Some(Running { child, reaper });
+        Ok(())
+    }
+
+    /// The second half. One that is not ready in time is killed.
+    pub(crate) fn until_ready(
+        &self,
+        program: &Path,
+        within: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<(), TestkitError> {
+        let program = program.to_owned();
         let mut ended = None;
         let is_ready = try_wait_until(within, || {
-            ended = child.try_wait().ok().flatten();
+            ended = self.running().as_mut().and_then(|running| running.child.try_wait().ok().flatten());
             ended.is_some() || ready()
         });
         if let Some(status) = ended {
+            *self.running() = None;
             let (status, code) = (status.to_string(), status.code());
             return Err(TestkitError::ExitedEarly { program, status, code, stderr: self.said() });
         }
-        *self.running() = Some(Running { child, reaper });
         if is_ready {
             return Ok(());
         }

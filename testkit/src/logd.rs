@@ -5,17 +5,13 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::program::{self, ExitReport, Running, read_lossy, scratch, tail};
-use crate::{TestkitError, process, try_wait_until};
-
-/// How long `restart` waits for the old process after SIGTERM.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
+use crate::TestkitError;
+use crate::program::{self, ExitReport, Process, Running, scratch};
 
 /// Password hashing at real strength would be most of a test's time, and all tests come from one address.
 const DEFAULT_CONFIG: &str = "[login]\nhash_memory_kib = 64\nhash_passes = 1\nfailed_login_backoff = false\n";
@@ -33,7 +29,7 @@ pub struct LogdBuilder {
 pub struct Logd {
     how: LogdBuilder,
     // Before `scratch`, so that the process is gone when its folder is removed.
-    running: Mutex<Running>,
+    process: Process,
     rpc: SocketAddr,
     admin: SocketAddr,
     scratch: TempDir,
@@ -57,17 +53,17 @@ impl Logd {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.running().pid
+        self.process.pid()
     }
 
     /// What it wrote to standard error so far, over all restarts.
     pub fn stderr(&self) -> String {
-        read_lossy(&self.scratch.path().join("stderr.txt"))
+        self.process.stderr()
     }
 
     /// What is in its log file so far, over all restarts.
     pub fn log_text(&self) -> String {
-        read_lossy(&self.scratch.path().join("logd.log"))
+        self.process.log_text()
     }
 
     /// Its data folder.
@@ -85,33 +81,32 @@ impl Logd {
 
     /// Sends SIGTERM, which drains. See [`Logd::wait_exit`].
     pub fn terminate(&self) {
-        self.signal(Signal::TERM);
+        self.process.signal(Signal::TERM);
     }
 
     /// Sends SIGHUP, which reloads.
     pub fn hang_up(&self) {
-        self.signal(Signal::HUP);
+        self.process.signal(Signal::HUP);
     }
 
     /// `kill -9`, and waits until the process is gone.
     pub fn kill9(&self) {
-        self.signal(Signal::KILL);
-        self.wait_exit(Duration::from_secs(10));
+        self.process.kill9();
     }
 
     /// Stops the process in its tracks (SIGSTOP); [`Logd::resume`] lets it go on.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        self.process.signal(Signal::STOP);
     }
 
     /// Lets a paused process go on (SIGCONT).
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
+        self.process.signal(Signal::CONT);
     }
 
     /// Whether the process still runs.
     pub fn is_running(&self) -> bool {
-        self.running().poll().is_none()
+        self.process.is_running()
     }
 
     /// Waits until the process has ended.
@@ -120,15 +115,7 @@ impl Logd {
     /// When it has not ended within `timeout`.
     #[track_caller]
     pub fn wait_exit(&self, timeout: Duration) -> ExitStatus {
-        match self.try_wait_exit(timeout) {
-            Some(status) => status,
-            None => panic!(
-                "logd (pid {}) still runs after {timeout:?}\n--- stderr ---\n{}--- log (end) ---\n{}",
-                self.pid(),
-                self.stderr(),
-                tail(&self.log_text(), 20)
-            ),
-        }
+        self.process.wait_exit(timeout)
     }
 
     /// Starts it again with the same flags on the same ports. One that still runs is first ended by SIGTERM.
@@ -136,34 +123,10 @@ impl Logd {
     /// # Errors
     /// As [`LogdBuilder::start`]; also when the old process does not end within 30 s.
     pub fn restart(&self) -> Result<(), TestkitError> {
-        if self.is_running() {
-            self.terminate();
-            if self.try_wait_exit(DRAIN_MAX).is_none() {
-                let (program, stderr) = (self.how.bin.clone(), self.stderr());
-                return Err(TestkitError::NotReady { program, after: DRAIN_MAX, stderr });
-            }
-        }
-        let (running, _) = self.how.launch(self.scratch.path(), self.rpc, self.admin)?;
-        *self.running() = running;
-        Ok(())
-    }
-
-    fn try_wait_exit(&self, timeout: Duration) -> Option<ExitStatus> {
-        try_wait_until(timeout, || self.running().poll().is_some());
-        self.running().poll()
-    }
-
-    fn signal(&self, signal: Signal) {
-        let mut running = self.running();
-        // A process that was reaped may have given its id to another.
-        if running.poll().is_none() {
-            process::signal(running.pid, signal);
-        }
-    }
-
-    fn running(&self) -> MutexGuard<'_, Running> {
-        // A test that panicked in `wait_exit` has not left anything half done.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.process.replace(|| {
+            let (running, _) = self.how.launch(self.scratch.path(), self.rpc, self.admin)?;
+            Ok(running)
+        })
     }
 }
 
@@ -202,7 +165,8 @@ impl LogdBuilder {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (running, [rpc, admin]) = self.launch(scratch.path(), any, any)?;
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Logd { how: self, running: Mutex::new(running), rpc: at(rpc), admin: at(admin), scratch })
+        let process = Process::new(running, &self.bin, scratch.path(), scratch.path().join("logd.log"));
+        Ok(Logd { how: self, process, rpc: at(rpc), admin: at(admin), scratch })
     }
 
     /// Runs it with `args` *behind those of this builder* and nothing else, for starts that are to be refused and for `--help`, `--check`.
@@ -222,11 +186,7 @@ impl LogdBuilder {
     /// The program without arguments. Variables that begin with `LOGD_` are not inherited from the test's environment.
     fn command(&self) -> Command {
         let mut command = Command::new(&self.bin);
-        for (key, _) in std::env::vars_os() {
-            if key.to_string_lossy().starts_with("LOGD_") {
-                command.env_remove(key);
-            }
-        }
+        program::without_variables(&mut command, "LOGD_");
         command
     }
 

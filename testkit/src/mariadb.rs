@@ -1,37 +1,27 @@
 //! A private MariaDB on a free port, with a data folder of its own.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Reaper, TestkitError, free_port, need_program, process, try_wait_until};
+use crate::daemon::Daemon;
+use crate::{TestkitError, free_port, need_program, process};
 
 /// How long making the tables of the server itself, and a start, may take on a busy machine.
 const START_MAX: Duration = Duration::from_secs(90);
-/// How long an orderly end may take.
-const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// A running MariaDB: user `root` without a password, on loopback and on a Unix socket. Dropping it kills and reaps it, and removes its folder.
 #[derive(Debug)]
 pub struct MariaDb {
     // Before `dir`, so that the process is gone when its folder is removed.
-    running: Mutex<Option<Running>>,
+    daemon: Daemon,
     options: Vec<String>,
     port: u16,
     dir: TempDir,
-}
-
-#[derive(Debug)]
-struct Running {
-    child: Child,
-    reaper: Reaper,
 }
 
 impl MariaDb {
@@ -59,7 +49,7 @@ impl MariaDb {
             .tempdir()
             .map_err(|e| TestkitError::io("make a temporary folder", e))?;
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let server = MariaDb { running: Mutex::new(None), options, port: free_port(), dir };
+        let server = MariaDb { daemon: Daemon::new(dir.path()), options, port: free_port(), dir };
         server.install()?;
         server.launch()?;
         Ok(server)
@@ -91,17 +81,17 @@ impl MariaDb {
     /// When it does not run.
     #[track_caller]
     pub fn pid(&self) -> u32 {
-        self.running().as_ref().expect("a running server").child.id()
+        self.daemon.pid().expect("a running server")
     }
 
     /// `kill -9`, and waits until the process is gone.
     pub fn kill9(&self) {
-        self.end(Signal::KILL);
+        self.daemon.end(Signal::KILL);
     }
 
     /// Lets it end in good order, and waits until it has.
     pub fn shut_down(&self) {
-        self.end(Signal::TERM);
+        self.daemon.end(Signal::TERM);
     }
 
     /// Starts it again, on the same data, port and socket.
@@ -109,9 +99,7 @@ impl MariaDb {
     /// # Errors
     /// As [`MariaDb::start`].
     pub fn restart(&self) -> Result<(), TestkitError> {
-        if self.running().is_some() {
-            self.shut_down();
-        }
+        self.shut_down();
         self.launch()
     }
 
@@ -130,13 +118,9 @@ impl MariaDb {
         self.data().join(database)
     }
 
-    /// What it said on standard error so far.
+    /// What it said so far.
     pub fn stderr(&self) -> String {
-        std::fs::read_to_string(self.said()).unwrap_or_default()
-    }
-
-    fn said(&self) -> PathBuf {
-        self.dir.path().join("stderr.txt")
+        self.daemon.said()
     }
 
     fn data(&self) -> PathBuf {
@@ -166,14 +150,9 @@ impl MariaDb {
     }
 
     fn launch(&self) -> Result<(), TestkitError> {
-        let program = PathBuf::from("mariadbd");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.said())
-            .map_err(|e| TestkitError::io("open the server's stderr.txt", e))?;
         let path = |option: &str, path: &Path| format!("--{option}={}", path.display());
-        let mut child = Command::new(&program)
+        let mut command = Command::new("mariadbd");
+        command
             .arg("--no-defaults")
             .arg(format!("--user={}", user()))
             .arg(path("datadir", &self.data()))
@@ -184,30 +163,8 @@ impl MariaDb {
             .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"])
             .args(["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", "--performance-schema=OFF"])
             .args(["--character-set-server=utf8mb4", "--collation-server=utf8mb4_unicode_ci"])
-            .args(&self.options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .map_err(|source| TestkitError::Spawn { program: program.clone(), source })?;
-        let args = [child.id().to_string(), self.dir.path().display().to_string()];
-        let reaper = Reaper::new("kill -9 \"$1\"; rm -rf -- \"$2\"", &args);
-        let mut ended = None;
-        let ready = try_wait_until(START_MAX, || {
-            ended = child.try_wait().ok().flatten();
-            ended.is_some() || self.answers()
-        });
-        if let Some(status) = ended {
-            let (status, code) = (status.to_string(), status.code());
-            return Err(TestkitError::ExitedEarly { program, status, code, stderr: self.stderr() });
-        }
-        *self.running() = Some(Running { child, reaper });
-        if ready {
-            return Ok(());
-        }
-        self.kill9();
-        Err(TestkitError::NotReady { program, after: START_MAX, stderr: self.stderr() })
+            .args(&self.options);
+        self.daemon.launch(&mut command, START_MAX, || self.answers())
     }
 
     fn answers(&self) -> bool {
@@ -220,26 +177,6 @@ impl MariaDb {
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
-    }
-
-    fn end(&self, signal: Signal) {
-        let Some(mut running) = self.running().take() else { return };
-        process::signal(running.child.id(), signal);
-        if !try_wait_until(STOP_MAX, || running.child.try_wait().ok().flatten().is_some()) {
-            let _ = running.child.kill();
-            let _ = running.child.wait();
-        }
-        drop(running.reaper);
-    }
-
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for MariaDb {
-    fn drop(&mut self) {
-        self.kill9();
     }
 }
 

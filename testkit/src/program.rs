@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -16,6 +17,8 @@ use crate::{Reaper, TestkitError, process, try_wait_until};
 
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(30);
+/// How long a restart waits for the old process after SIGTERM.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// How long a program that is expected to end by itself may take.
 const REFUSAL_MAX: Duration = Duration::from_secs(30);
 
@@ -30,18 +33,110 @@ pub struct ExitReport {
     pub stderr: String,
 }
 
+/// A server of the house as long as a test has it: one process after another.
+#[derive(Debug)]
+pub(crate) struct Process {
+    running: Mutex<Running>,
+    program: PathBuf,
+    scratch: PathBuf,
+    log: PathBuf,
+}
+
+impl Process {
+    /// A server that was just started by [`launch`], and where its log is.
+    pub(crate) fn new(running: Running, program: &Path, scratch: &Path, log: PathBuf) -> Self {
+        let (program, scratch) = (program.to_owned(), scratch.to_owned());
+        Self { running: Mutex::new(running), program, scratch, log }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().pid
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        read_lossy(&self.scratch.join("stderr.txt"))
+    }
+
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    pub(crate) fn log_text(&self) -> String {
+        read_lossy(&self.log)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running().poll().is_none()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let mut running = self.running();
+        // A process that was reaped may have given its id to another.
+        if running.poll().is_none() {
+            process::signal(running.pid, signal);
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn kill9(&self) {
+        self.signal(Signal::KILL);
+        self.wait_exit(Duration::from_secs(10));
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_exit(&self, timeout: Duration) -> ExitStatus {
+        match self.try_wait_exit(timeout) {
+            Some(status) => status,
+            None => panic!(
+                "{} (pid {}) still runs after {timeout:?}\n--- stderr ---\n{}--- log (end) ---\n{}",
+                self.program.display(),
+                self.pid(),
+                self.stderr(),
+                tail(&self.log_text(), 20)
+            ),
+        }
+    }
+
+    fn try_wait_exit(&self, timeout: Duration) -> Option<ExitStatus> {
+        try_wait_until(timeout, || self.running().poll().is_some());
+        self.running().poll()
+    }
+
+    /// Ends what still runs by SIGTERM and puts what is launched in its place.
+    pub(crate) fn replace(
+        &self,
+        launch: impl FnOnce() -> Result<Running, TestkitError>,
+    ) -> Result<(), TestkitError> {
+        if self.is_running() {
+            self.signal(Signal::TERM);
+            if self.try_wait_exit(DRAIN_MAX).is_none() {
+                let (program, stderr) = (self.program.clone(), self.stderr());
+                return Err(TestkitError::NotReady { program, after: DRAIN_MAX, stderr });
+            }
+        }
+        let running = launch()?;
+        *self.running() = running;
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        // A test that panicked in `wait_exit` has not left anything half done.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A process that was started.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
     /// The server's own process id, also when `child` is a wrapper around it.
-    pub(crate) pid: u32,
+    pid: u32,
     exited: Option<ExitStatus>,
     reaper: Option<Reaper>,
 }
 
 impl Running {
-    pub(crate) fn poll(&mut self) -> Option<ExitStatus> {
+    fn poll(&mut self) -> Option<ExitStatus> {
         if self.exited.is_none() {
             self.exited = self.child.try_wait().expect("ask for a child's state");
             if self.exited.is_some() {
@@ -114,6 +209,15 @@ pub(crate) fn run_to_end(
     }
 }
 
+/// Does not let a command inherit the variables of the test's environment that begin with `prefix`.
+pub(crate) fn without_variables(command: &mut Command, prefix: &str) {
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with(prefix) {
+            command.env_remove(key);
+        }
+    }
+}
+
 /// The pid and the ports of these names. `None` while the file is not there: it is put there by a rename, so what can be read is whole.
 fn read_ports<const N: usize>(path: &Path, names: [&str; N]) -> Option<(u32, [u16; N])> {
     let text = fs::read_to_string(path).ok()?;
@@ -169,11 +273,11 @@ pub(crate) fn scratch() -> Result<TempDir, TestkitError> {
         .map_err(|e| TestkitError::io("make a temporary folder", e))
 }
 
-pub(crate) fn read_lossy(path: &Path) -> String {
+fn read_lossy(path: &Path) -> String {
     fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
 }
 
-pub(crate) fn tail(text: &str, lines: usize) -> String {
+fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

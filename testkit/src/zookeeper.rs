@@ -1,24 +1,21 @@
 //! A private ZooKeeper on a free port, alone or one of several, with a data folder of its own.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Reaper, TestkitError, WallClock, free_port, need_program, process, try_wait_until, zk_session};
+use crate::daemon::Daemon;
+use crate::{TestkitError, WallClock, free_port, need_program, process, zk_session};
 
 /// How long a start may take on a busy machine.
 const START_MAX: Duration = Duration::from_secs(60);
-/// How long an orderly end may take.
-const STOP_MAX: Duration = Duration::from_secs(20);
+const PROGRAM: &str = "java";
 /// Where Debian has it.
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 const LOGGER: &str = "/usr/share/java/slf4j-simple.jar";
@@ -27,24 +24,18 @@ const LOGGER: &str = "/usr/share/java/slf4j-simple.jar";
 #[derive(Debug)]
 pub struct ZooKeeper {
     // Before `dir`, so that the process is gone when its folder is removed.
-    running: Mutex<Option<Running>>,
+    daemon: Daemon,
     port: u16,
     heap: String,
     env: Vec<(&'static str, OsString)>,
     dir: TempDir,
 }
 
-#[derive(Debug)]
-struct Running {
-    child: Child,
-    reaper: Reaper,
-}
-
 impl ZooKeeper {
     /// Whether its programs are there (see [`need_program`]); prints `skipped: …` when not.
     #[track_caller]
     pub fn available() -> bool {
-        if !need_program("java") {
+        if !need_program(PROGRAM) {
             return false;
         }
         let found = Path::new(JAR).exists();
@@ -130,17 +121,17 @@ impl ZooKeeper {
     /// When it does not run.
     #[track_caller]
     pub fn pid(&self) -> u32 {
-        self.running().as_ref().expect("a running server").child.id()
+        self.daemon.pid().expect("a running server")
     }
 
     /// `kill -9`, and waits until the process is gone.
     pub fn kill9(&self) {
-        self.end(Signal::KILL);
+        self.daemon.end(Signal::KILL);
     }
 
     /// Lets it end in good order, and waits until it has.
     pub fn shut_down(&self) {
-        self.end(Signal::TERM);
+        self.daemon.end(Signal::TERM);
     }
 
     /// Starts it again on the same port and data: sessions that are young enough are still alive.
@@ -221,10 +212,6 @@ impl ZooKeeper {
         Ok(ended)
     }
 
-    fn said(&self) -> PathBuf {
-        self.dir.path().join("stderr.txt")
-    }
-
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -234,8 +221,8 @@ impl ZooKeeper {
             .prefix("testkit-zookeeper-")
             .tempdir()
             .map_err(|e| TestkitError::io("make a temporary folder", e))?;
-        let server =
-            ZooKeeper { running: Mutex::new(None), port, heap: "256m".to_owned(), env: Vec::new(), dir };
+        let daemon = Daemon::new(dir.path());
+        let server = ZooKeeper { daemon, port, heap: "256m".to_owned(), env: Vec::new(), dir };
         std::fs::create_dir(server.data()).map_err(|e| TestkitError::io("make the data folder", e))?;
         let config = format!(
             "tickTime=500\ninitLimit=20\nsyncLimit=10\ndataDir={}\nclientPort={port}\n\
@@ -252,70 +239,21 @@ impl ZooKeeper {
     }
 
     fn launch(&self) -> Result<(), TestkitError> {
-        let program = PathBuf::from("java");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.said())
-            .map_err(|e| TestkitError::io("open the server's stderr.txt", e))?;
-        let child = Command::new(&program)
+        let mut command = Command::new(PROGRAM);
+        command
             .arg(format!("-Xmx{}", self.heap))
             .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .arg("-cp")
             .arg(format!("{JAR}:{LOGGER}"))
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.config())
-            .envs(self.env.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .map_err(|source| TestkitError::Spawn { program, source })?;
-        let args = [child.id().to_string(), self.dir.path().display().to_string()];
-        let reaper = Reaper::new("kill -9 \"$1\"; rm -rf -- \"$2\"", &args);
-        *self.running() = Some(Running { child, reaper });
-        Ok(())
+            .envs(self.env.iter().cloned());
+        self.daemon.spawn(&mut command)
     }
 
     /// `srvr` names a mode only when clients are served; `ruok` says yes too early.
     fn until_it_serves(&self) -> Result<(), TestkitError> {
-        let program = PathBuf::from("java");
-        let mut ended = None;
-        let ready = try_wait_until(START_MAX, || {
-            ended = self.running().as_mut().and_then(|running| running.child.try_wait().ok().flatten());
-            ended.is_some() || self.ask("srvr").contains("Mode:")
-        });
-        let stderr = std::fs::read_to_string(self.said()).unwrap_or_default();
-        if let Some(status) = ended {
-            let (status, code) = (status.to_string(), status.code());
-            return Err(TestkitError::ExitedEarly { program, status, code, stderr });
-        }
-        if ready {
-            return Ok(());
-        }
-        self.kill9();
-        Err(TestkitError::NotReady { program, after: START_MAX, stderr })
-    }
-
-    fn end(&self, signal: Signal) {
-        let Some(mut running) = self.running().take() else { return };
-        process::signal(running.child.id(), signal);
-        if !try_wait_until(STOP_MAX, || running.child.try_wait().ok().flatten().is_some()) {
-            let _ = running.child.kill();
-            let _ = running.child.wait();
-        }
-        drop(running.reaper);
-    }
-
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for ZooKeeper {
-    fn drop(&mut self) {
-        self.kill9();
+        self.daemon.until_ready(Path::new(PROGRAM), START_MAX, || self.ask("srvr").contains("Mode:"))
     }
 }
 
