@@ -123,6 +123,15 @@ impl Chatd {
         program::http_get(self.admin, path)
     }
 
+    /// The value of one line of `/metrics`, by its name and labels as they are written; `None` when there is no such line, or no answer.
+    pub fn metric(&self, name: &str) -> Option<u64> {
+        let (_, text) = self.admin_get("/metrics").ok()?;
+        // A label may hold blanks.
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        // A gauge is written with its fraction.
+        line.split(['.', ' ']).next()?.parse().ok()
+    }
+
     /// Sends SIGTERM, which drains. See [`Chatd::wait_exit`].
     pub fn terminate(&self) {
         self.process.signal(Signal::TERM);

@@ -114,13 +114,23 @@ impl Cluster {
     /// When they do not within a minute.
     #[track_caller]
     pub fn wait_joined(&self) {
-        let others = u64::try_from(self.nodes.iter().filter(|node| node.is_running()).count()).unwrap_or(0);
-        for node in self.nodes.iter().filter(|node| node.is_running()) {
-            wait_until("the nodes know each other", JOIN_MAX, || {
-                metric(node, "chatd_cluster_nodes") == others.checked_sub(1)
-                    && metric(node, "chatd_redis_up{way=\"receiving\"}") == Some(1)
-            });
-        }
+        let running: Vec<&Chatd> = self.nodes.iter().filter(|node| node.is_running()).collect();
+        wait_joined(&running);
+    }
+}
+
+/// Waits until each of these nodes knows all others, and hears them through Redis.
+///
+/// # Panics
+/// When they do not within a minute.
+#[track_caller]
+pub fn wait_joined(nodes: &[&Chatd]) {
+    let others = u64::try_from(nodes.len()).ok().and_then(|nodes| nodes.checked_sub(1));
+    for node in nodes {
+        wait_until("the nodes know each other", JOIN_MAX, || {
+            node.metric("chatd_cluster_nodes") == others
+                && node.metric("chatd_redis_up{way=\"receiving\"}") == Some(1)
+        });
     }
 }
 
@@ -273,12 +283,3 @@ const FAKETIME: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 };
-
-/// One line of a node's `/metrics`, `None` while it does not answer.
-pub(crate) fn metric(node: &Chatd, name: &str) -> Option<u64> {
-    let (_, text) = node.admin_get("/metrics").ok()?;
-    // A name may hold a label with blanks.
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    // A gauge is written with its fraction.
-    line.split(['.', ' ']).next()?.trim().parse().ok()
-}

@@ -56,7 +56,7 @@ mod zookeeper;
 pub use balancer::{Balancer, Choice};
 pub use bin::bin;
 pub use chatd::{Chatd, ChatdBuilder};
-pub use cluster::{Cluster, ClusterBuilder};
+pub use cluster::{Cluster, ClusterBuilder, wait_joined};
 pub use error::TestkitError;
 pub use line_client::{LineClient, To};
 pub use logd::{Logd, LogdBuilder};

@@ -19,6 +19,8 @@ mod accounts;
 mod client;
 #[path = "../conformance/cursors.rs"]
 mod cursors;
+#[path = "../conformance/database.rs"]
+mod database;
 #[path = "../conformance/device.rs"]
 mod device;
 #[path = "../conformance/friends.rs"]
@@ -44,31 +46,20 @@ mod stream;
 
 /// Two nodes on MariaDB and Redis, each with a database and a Redis of its own where a test wants a server of its own.
 mod engine {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::{Mutex, OnceLock};
+    use std::sync::Mutex;
 
-    use testkit::{Chatd, ChatdBuilder, MariaDb, Redis};
+    use testkit::{Chatd, ChatdBuilder, Redis, wait_joined};
 
-    use crate::client::WAIT;
+    use crate::database;
 
-    /// A missing MariaDB or Redis is an error here: these tests have no other subject.
     pub(crate) fn start(builder: ChatdBuilder) -> Vec<Chatd> {
-        static SERVER: OnceLock<MariaDb> = OnceLock::new();
-        static CLUSTERS: Mutex<Vec<Redis>> = Mutex::new(Vec::new());
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let server =
-            SERVER.get_or_init(|| MariaDb::start().expect("MariaDB, which `cargo xtask setup` installs"));
+        static BUSES: Mutex<Vec<Redis>> = Mutex::new(Vec::new());
         let redis = Redis::start().expect("Redis, which `cargo xtask setup` installs");
-        let url = server.url(&format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let builder = builder.args(["--mysql", &url, "--redis", &redis.url()]);
-        CLUSTERS.lock().unwrap().push(redis);
-        let node = |name: &str| builder.clone().args(["--node", name]).start().expect("the server starts");
-        let nodes = vec![node("one"), node("two")];
-        for node in &nodes {
-            testkit::wait_until("the nodes know each other", WAIT, || {
-                node.admin_get("/metrics").is_ok_and(|(_, text)| text.contains("chatd_cluster_nodes 1"))
-            });
-        }
-        nodes
+        let builder = builder.args(["--mysql", &database::fresh(), "--redis", &redis.url()]);
+        BUSES.lock().unwrap().push(redis);
+        let nodes = ["one", "two"]
+            .map(|name| builder.clone().args(["--node", name]).start().expect("the server starts"));
+        wait_joined(&nodes.each_ref());
+        nodes.into()
     }
 }

@@ -18,6 +18,8 @@ mod accounts;
 mod client;
 #[path = "../conformance/cursors.rs"]
 mod cursors;
+#[path = "../conformance/database.rs"]
+mod database;
 #[path = "../conformance/device.rs"]
 mod device;
 #[path = "../conformance/friends.rs"]
@@ -43,18 +45,11 @@ mod stream;
 
 /// A server that has its tables on MariaDB.
 mod engine {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use testkit::{Chatd, ChatdBuilder};
 
-    use testkit::{Chatd, ChatdBuilder, MariaDb};
+    use crate::database;
 
-    /// A missing MariaDB is an error here: these tests have no other subject.
     pub(crate) fn start(builder: ChatdBuilder) -> Vec<Chatd> {
-        static SERVER: OnceLock<MariaDb> = OnceLock::new();
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let server =
-            SERVER.get_or_init(|| MariaDb::start().expect("MariaDB, which `cargo xtask setup` installs"));
-        let database = format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        vec![builder.arg("--mysql").arg(server.url(&database)).start().expect("the server starts")]
+        vec![builder.arg("--mysql").arg(database::fresh()).start().expect("the server starts")]
     }
 }

@@ -20,6 +20,8 @@ mod client;
 mod connection;
 #[path = "../conformance/cursors.rs"]
 mod cursors;
+#[path = "../conformance/database.rs"]
+mod database;
 #[path = "../conformance/device.rs"]
 mod device;
 #[path = "../conformance/friends.rs"]
@@ -49,19 +51,15 @@ mod stream;
 
 /// Where the server has its tables and its logins.
 mod engine {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::{Mutex, OnceLock};
+    use std::sync::Mutex;
 
-    use testkit::{Chatd, ChatdBuilder, Logd, MariaDb};
+    use testkit::{Chatd, ChatdBuilder, Logd};
 
-    /// A missing MariaDB is an error here: these tests have no other subject.
+    use crate::database;
+
     pub(crate) fn start(builder: ChatdBuilder) -> Vec<Chatd> {
-        static SERVER: OnceLock<MariaDb> = OnceLock::new();
         static LOGINS: Mutex<Vec<Logd>> = Mutex::new(Vec::new());
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let server =
-            SERVER.get_or_init(|| MariaDb::start().expect("MariaDB, which `cargo xtask setup` installs"));
-        let url = server.url(&format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let url = database::fresh();
         let logd = Logd::builder(testkit::bin("logd")).args(["--mysql", &url]).start().expect("logd starts");
         let builder = builder.args(["--mysql", &url, "--logd", &logd.rpc_addr().to_string()]);
         LOGINS.lock().unwrap().push(logd);

@@ -63,9 +63,7 @@ pub(crate) fn wait_connected(chatd: &Chatd, count: usize) {
 
 /// Connections to login services.
 pub(crate) fn connected(chatd: &Chatd) -> usize {
-    let (_, page) = chatd.admin_get("/metrics").unwrap();
-    let line = page.lines().find(|line| line.starts_with("chatd_login_connections ")).expect("the metric");
-    line.rsplit(' ').next().unwrap().trim_end_matches(".0").parse().unwrap()
+    chatd.metric("chatd_login_connections").and_then(|count| count.try_into().ok()).expect("the metric")
 }
 
 /// A connection that waits for its answers however busy the machine is, but not for as long as a call may take.
