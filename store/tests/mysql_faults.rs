@@ -190,7 +190,7 @@ fn a_commit_whose_answer_was_cut_off_is_looked_up_and_answered_as_done() {
     let full = || house.store.pool_stats().unwrap().idle >= 2;
     // One of these cuts falls into the answer to the COMMIT, wherever that is: it has 11 bytes.
     for bytes in (0..8_000).step_by(5) {
-        testkit::wait_until("spare connections", common::LONG, full);
+        wait_until("spare connections", common::LONG, full);
         let text = bytes.to_string();
         let cut = house.store.pool_stats().unwrap().discarded;
         proxy.cut_after_answer(bytes);

@@ -14,7 +14,7 @@ use super::presence::{Reach, Replaced};
 use super::redis_tool::Keeper;
 use super::wire::{self, Channel, Origin, Word};
 use crate::passing::{Moved, Passing};
-use crate::post::{Committed, Post};
+use crate::post::Committed;
 use crate::service::{GONE_AFTER, Node};
 
 /// How long a node counts as alive without a word. Renewed at every tick.
@@ -390,13 +390,5 @@ impl Keeper for Hands {
         if let Err(error) = commands.run(db) {
             log::warn!("the other nodes were not told of the end: {error}");
         }
-    }
-}
-
-/// Room for what the sending thread has to say of the loops.
-impl Node {
-    /// All loops compare their conversations with the store.
-    pub(crate) fn compare(&self) {
-        self.post_all(|| Post::Compare);
     }
 }

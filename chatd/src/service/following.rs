@@ -197,7 +197,12 @@ impl ChatService {
 
     /// Whether a session of one of them has begun its streams.
     pub(super) fn is_running(&self, cx: &Cx<'_>, members: &[UserId]) -> bool {
-        self.sessions_of(members).into_iter().any(|conn| {
+        self.is_running_beside(cx, members, None)
+    }
+
+    /// The same of all sessions but this one.
+    pub(super) fn is_running_beside(&self, cx: &Cx<'_>, members: &[UserId], but: Option<ConnId>) -> bool {
+        self.sessions_of(members).into_iter().filter(|conn| Some(*conn) != but).any(|conn| {
             let session = cx.conn(conn).and_then(|client| client.session.as_deref());
             session.is_some_and(Session::is_running)
         })

@@ -123,7 +123,7 @@ pub(crate) struct ChatService {
     doubt_timer: bool,
     /// Conversations of which entries that are not this node's are missing.
     gaps: FxHashSet<ConvId>,
-    /// Users whose conversations are still to be compared with the store, and those for whom that is under way.
+    /// Users whose conversations are still to be compared with the store.
     to_compare: Vec<UserId>,
     draining: bool,
     /// Connections that ended lately.

@@ -46,6 +46,11 @@ impl Node {
         }
     }
 
+    /// All loops compare their conversations with the store.
+    pub(crate) fn compare(&self) {
+        self.post_all(|| Post::Compare);
+    }
+
     /// Tells the loop of a session to end it. Its queue keeps places for such words; should they all be taken the session lives on, which the log says.
     pub(crate) fn end(&self, live: Live, code: schema::ByeCode) {
         let loop_index = live.conn.loop_index();

@@ -17,7 +17,6 @@ use store::{Entry, Position, Span, StoreError};
 
 use super::following::{LocalConv, Membership, Who};
 use super::friends::all_friends;
-
 use super::lifecycle::{RETRY, TICK_PUMP, TICK_REREAD, TICK_START};
 use super::{ChatService, Cx};
 use crate::passing::Passing;
@@ -291,12 +290,7 @@ impl ChatService {
     /// Whether a conversation that was read has yet to come to this loop: other streams than this one's run here, which would know it if it had. To them it
     /// begins as it comes, and not where it was read.
     fn is_newborn(&self, cx: &Cx<'_>, conv: ConvId, members: &[UserId], conn: ConnId) -> bool {
-        let runs = |other: ConnId| {
-            let session = cx.conn(other).and_then(|client| client.session.as_deref());
-            session.is_some_and(Session::is_running)
-        };
-        !self.convs.contains_key(&conv)
-            && self.sessions_of(members).into_iter().any(|other| other != conn && runs(other))
+        !self.convs.contains_key(&conv) && self.is_running_beside(cx, members, Some(conn))
     }
 
     fn add_lag(&self, lags: &mut Vec<Lag>, conv: ConvId, pos: Seq, last_at_login: Seq) {

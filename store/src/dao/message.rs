@@ -184,9 +184,10 @@ impl<'a> MessageDao<'a> {
         Ok((removed, old == limit))
     }
 
-    /// The text of one entry.
-    pub(crate) fn text(&mut self, conv: ConvId, seq: Seq) -> Result<Option<String>, StoreError> {
-        self.db.query_row(TEXT, &[conv.into(), seq.into()], |row| row.get(0))
+    /// Whether one entry may have this text. One that has gone by age can no more be compared: it may.
+    pub(crate) fn may_say(&mut self, conv: ConvId, seq: Seq, text: &str) -> Result<bool, StoreError> {
+        let found: Option<String> = self.db.query_row(TEXT, &[conv.into(), seq.into()], |row| row.get(0))?;
+        Ok(found.is_none_or(|found| found == text))
     }
 
     /// Writes one entry. Its place was taken from the conversation in the same transaction.
